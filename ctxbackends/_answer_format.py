@@ -62,13 +62,17 @@ def format_answer(backend: Backend, schema: Mapping[str, Any]) -> AnswerFormat:
     """Return the format of a schema on a backend."""
     enforcement = backend.schema_enforcement
     if enforcement == "grammar":  # of any type; vendors and JSON mode accept only an object
-        return AnswerFormat(schema, JSONSchemaFormat("answer", schema, checked=True), True, is_wrapped=False)
+        return AnswerFormat(
+            schema, JSONSchemaFormat("answer", schema, checked=True), is_enforced=True, is_wrapped=False
+        )
     is_wrapped = schema.get("type") != "object"
     whole = _wrap(schema) if is_wrapped else schema
     try:
-        response_format = JSONSchemaFormat("answer", strict_schema(describe_unsupported(whole)), True, strict=True)
+        response_format = JSONSchemaFormat(
+            "answer", strict_schema(describe_unsupported(whole)), checked=True, strict=True
+        )
     except StrictSchemaError:
-        response_format = JSONSchemaFormat("answer", whole, True, strict=False)
+        response_format = JSONSchemaFormat("answer", whole, checked=True, strict=False)
     is_enforced = enforcement == "native" and bool(response_format.strict)
     return AnswerFormat(schema, response_format, is_enforced, is_wrapped)
 

@@ -24,7 +24,7 @@ def install(package: str) -> bool:
     except OSError:
         return False
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> Any:  # noqa: N807  # the one of the module
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         is_submodule = homes[name] == package

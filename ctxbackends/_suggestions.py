@@ -52,7 +52,7 @@ def suggest_fields(other_names: Mapping[str, str] = _NONE) -> Callable[[type[T]]
         known = [field.name for field in attrs.fields(cls)]  # type: ignore[arg-type]  # an attrs class
 
         @functools.wraps(init)
-        def __init__(self: T, *values: Any, **fields: Any) -> None:
+        def __init__(self: T, *values: Any, **fields: Any) -> None:  # noqa: N807  # the one of the class
             for name in fields:
                 if name not in known:
                     raise TypeError(f"unknown field of {cls.__name__}: {name}; {suggest(name, known, other_names)}")

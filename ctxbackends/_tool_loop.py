@@ -185,7 +185,7 @@ class ToolLoop:
         async def run_one(index: int, request: ToolRequest, scope: anyio.CancelScope) -> None:
             try:
                 outcomes[index] = await self._run_call(request, emit)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # raised below, without a group around it
                 failures.append(error)
                 scope.cancel()
 

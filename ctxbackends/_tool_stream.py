@@ -101,7 +101,7 @@ class ToolStream:
         try:
             self._result = await self._loop.run(self._messages, self._options, self._ask, self._send.send)
             await self._send.send(self._result)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # raised to the reader of the stream
             self._error = error
         finally:
             self._send.close()

@@ -216,4 +216,4 @@ def _build_arguments_type(function: Callable[..., Any], name: str) -> type[dict[
             raise TypeError(f"the parameter {parameter.name} of the tool {name} has no type; annotate it")
         hint = hints[parameter.name]
         fields[parameter.name] = hint if parameter.default is parameter.empty else NotRequired[hint]
-    return cast(type[dict[str, Any]], TypedDict(name, fields))  # type: ignore[operator]  # created at run time
+    return cast("type[dict[str, Any]]", TypedDict(name, fields))  # type: ignore[operator]  # created at run time

@@ -60,7 +60,7 @@ def parse_prompt_message(data: object, place: str) -> tuple[Message, ...]:
     """
     members = Members(data, place)
     if "version" in members:
-        return (_decode(cast(Mapping[str, Any], data), place),)
+        return (_decode(cast("Mapping[str, Any]", data), place),)
     role = members.select("role", _ROLES, _OTHER_ROLES)
     if role == "assistant":
         return (_build("assistant", _parse_assistant(members) or "", place),)
@@ -172,7 +172,7 @@ def _build_result(
         raise ValueError(f"missing member: {place}")
     if not isinstance(content, str):
         content = tuple(_parse_content(content, place, _RESULT_PARTS))
-    return ToolResult(call_id, cast(Any, content) or "", name, is_error)
+    return ToolResult(call_id, cast("Any", content) or "", name, is_error)
 
 
 # --- parts of a content ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ installed. Imports as little as it can: until a function here runs, a Ctrl-C pri
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # pyright: ignore  # `signal` imports `enum`, for 3 ms
+import _signal  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]  # `signal` imports `enum`, for 3 ms
 import os
 import sys
 

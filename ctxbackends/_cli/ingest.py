@@ -156,7 +156,7 @@ async def extract(choice: Choice, options: Options, paths: list[Any]) -> None:
 @pack_option
 @run_options("--emit", _SESSION)
 async def compact(
-    choice: Choice, options: Options, paths: list[Any], last: bool, subagents: bool, hook: str | None
+    choice: Choice, options: Options, *, paths: list[Any], last: bool, subagents: bool, hook: str | None
 ) -> None:
     """Extract decisions and tasks from session transcripts into one proposal.
 
@@ -191,6 +191,7 @@ async def compact(
 async def ingest(
     choice: Choice,
     options: Options,
+    *,
     paths: list[Any],
     include: Sequence[str],
     exclude: Sequence[str],

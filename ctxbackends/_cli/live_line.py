@@ -101,7 +101,7 @@ class LiveLine:
             sys.stderr.write(ERASE)
             sys.stderr.flush()
 
-    def __enter__(self) -> LiveLine:
+    def __enter__(self) -> LiveLine:  # noqa: PYI034  # typing takes longer to import than the rest
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -64,6 +64,7 @@ class _BackendTypeChoice(click.Choice[str]):
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @debug_option
 def setup(
+    *,
     backend: str,
     name: str | None,
     endpoint: str | None,

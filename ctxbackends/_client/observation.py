@@ -201,5 +201,5 @@ class Observation:
                 return function(*args)
         except Exception as error:
             error.__suppress_context__ = True  # the failure of the request, whose text may contain the prompt
-            _logger.error("Observer %s raised in %s()", type(observer).__qualname__, method, exc_info=error)
+            _logger.exception("Observer %s raised in %s()", type(observer).__qualname__, method)
             return None

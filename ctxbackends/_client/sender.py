@@ -272,7 +272,7 @@ class RequestSender:
         result: ByteStream | HTTPResponse | None = None
         try:
             if self.on_attempt is not None:
-                self.on_attempt(True)
+                self.on_attempt(True)  # noqa: FBT003  # a callback
             with self.transport.deadline(limit):
                 result = await self.transport.open(
                     url,

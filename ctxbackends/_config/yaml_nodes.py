@@ -75,8 +75,7 @@ def compose(text: str, path: str) -> Node | None:
         line, problem = mark.line + 1, _problem(text, mark, error.problem, error.context)
     except ReaderError as error:
         line, problem = text.count("\n", 0, error.position) + 1, "invalid YAML: control character"
-    except Exception:
-        # On hostile escapes and directives, ruamel.yaml fails in chr(), int(), an assert or a lookup.
+    except Exception:  # noqa: BLE001  # hostile escapes and directives fail in chr(), int(), an assert or a lookup
         problem = "invalid YAML: unreadable directive or escape"
     # Raised here, so that __context__ is not ruamel.yaml's error, which prints lines of the file.
     raise ConfigError(problem, path=path, line=line)

@@ -52,7 +52,7 @@ _NOT_SENT: tuple[tuple[type[BaseException], _Translation], ...] = (
         lambda error: APIConnectionError(f"TLS handshake failed: {_reason(error)}", permanent=True),
     ),
     (aiohttp.InvalidURL, lambda _: APIConnectionError("the URL is invalid", permanent=True)),
-    (aiohttp.ClientConnectorError, lambda error: _connect_error(error)),
+    (aiohttp.ClientConnectorError, lambda error: _connect_error(error)),  # noqa: PLW0108  # defined below
 )
 
 
@@ -124,7 +124,7 @@ def strip_tracebacks(error: BaseException) -> BaseException:
     for link in exception_chain(error):
         link.__traceback__ = None
         if isinstance(link, aiohttp.ClientResponseError):
-            link.request_info = link.request_info._replace(headers=cast(Any, {}))
+            link.request_info = link.request_info._replace(headers=cast("Any", {}))
             link.headers, link.history, link.args = None, (), ()
         elif isinstance(link, aiohttp.ServerDisconnectedError) and not isinstance(link.message, str):
             link.message, link.args = "Server disconnected", ("Server disconnected",)  # was a partly read response

@@ -22,7 +22,7 @@ class PydanticModel(Protocol):
 
 def as_pydantic_model(target: object) -> PydanticModel | None:
     if isinstance(target, type) and hasattr(target, "model_json_schema") and hasattr(target, "model_validate_json"):
-        return cast(PydanticModel, target)
+        return cast("PydanticModel", target)
     return None
 
 

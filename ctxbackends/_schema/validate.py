@@ -27,7 +27,7 @@ def decode_as(target: type[T], text: str) -> T:
     """
     model = as_pydantic_model(target)
     if model is not None:
-        return cast(T, _validate_model(model, text))
+        return cast("T", _validate_model(model, text))
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=target)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

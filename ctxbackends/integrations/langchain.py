@@ -123,7 +123,7 @@ class ChatCtxbackends(BaseChatModel):
 
     @property
     def _reference(self) -> BackendReference:
-        return cast(BackendReference, self.backend)
+        return cast("BackendReference", self.backend)
 
     # --- the description of the model ---------------------------------------------------------------
 
@@ -319,7 +319,7 @@ class CtxbackendsEmbeddings(BaseModel, Embeddings):
 
     @property
     def _reference(self) -> BackendReference:
-        return cast(BackendReference, self.backend)
+        return cast("BackendReference", self.backend)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector for each text."""

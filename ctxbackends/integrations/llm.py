@@ -59,10 +59,10 @@ def register_embedding_models(register: Callable[..., None]) -> None:
 
 @contextmanager
 def _report_errors() -> Iterator[None]:
-    """Print an error once for each process, so that llm's other models stay usable."""
+    """Print an error once for each process."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # llm has other models, which stay usable
         message = f"ctxbackends: {error}"
         if message not in _reported:
             _reported.add(message)

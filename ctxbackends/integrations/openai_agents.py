@@ -145,7 +145,7 @@ class CtxModel(Model):
         self._ignored_settings = ModelSettings()
         """The settings for GPT-5 that the SDK gives to an agent without a model."""
 
-    async def get_response(
+    async def get_response(  # noqa: PLR0917  # the SDK's signature
         self,
         system_instructions: str | None,
         input: Any,  # noqa: A002  # the SDK's name
@@ -175,7 +175,7 @@ class CtxModel(Model):
             record(response)
             return build_model_response(response, completion)
 
-    async def stream_response(
+    async def stream_response(  # noqa: PLR0917  # as above
         self,
         system_instructions: str | None,
         input: Any,  # noqa: A002  # the SDK's name

@@ -229,7 +229,7 @@ class CtxModel(_OnBackend, Model[Any]):
     async def _build_request(
         self, messages: Sequence[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> tuple[list[Message], dict[str, Any]]:
-        settings = cast(CtxModelSettings, settings or {})
+        settings = cast("CtxModelSettings", settings or {})
         ignored = sorted(UNSUPPORTED_SETTINGS & settings.keys())
         if ignored and self._unsupported == "error":
             raise UserError(f"settings not supported by CtxModel: {', '.join(ignored)}; remove them")

@@ -213,9 +213,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
         It is named after their paths, so that the chunks of a changed file are found, else after their hashes.
         """
-        identity = [self.command, *map(name_of, self.options.kinds)]
-        for source in sources:
-            identity.append(str(source.path.absolute()) if source.path is not None else source.prepare().sha256)
+        identity = [
+            self.command,
+            *map(name_of, self.options.kinds),
+            *(str(one.path.absolute()) if one.path is not None else one.prepare().sha256 for one in sources),
+        ]
         name = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         parent = self.directory.parent
         in_context = self.directory.name == DIRECTORY and (parent.name == CONTEXT or parent == self.context)

@@ -399,9 +399,9 @@ def _write_gguf(recipe: TinyModel, path: Path) -> None:
         writer.add_unk_token_id(texts.index("<unk>"))
         writer.add_bos_token_id(texts.index("<s>"))
         writer.add_eos_token_id(texts.index("<|im_end|>"))
-        writer.add_add_bos_token(True)
+        writer.add_add_bos_token(value=True)
         # Or else a space would stand before "assistant" in "<|im_start|>assistant".
-        writer.add_add_space_prefix(False)
+        writer.add_add_space_prefix(value=False)
         writer.add_chat_template(_CHAT_TEMPLATE)
 
         for name, values in _weights(recipe, vocabulary).items():

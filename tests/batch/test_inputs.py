@@ -119,8 +119,8 @@ def test_all_problems_are_found_with_their_lines(tmp_path: Path) -> None:
         (2, "not JSON: Expecting ',' delimiter at column 33"),
         (3, "duplicate ID: 'a', as on line 1; use a different one for each row"),
         (4, 'missing custom_id; add "custom_id", a text that no other line has'),
-        (5, "unknown option: temprature; did you mean temperature? Otherwise, put it into extra_body if the server "
-            "supports it"),
+        (5, ("unknown option: temprature; did you mean temperature? Otherwise, put it into extra_body if the server "
+            "supports it")),
         (7, "method must be POST: 'GET'"),
         (8, "unsupported value: messages[0].role is 'nobody'; use one of system, developer, user, assistant, tool"),
         (9, "missing member: tools[0].name"),

@@ -408,7 +408,7 @@ async def test_errors_of_all_rows_end_the_batch(
         limit = 0 if status == 403 else 40  # after an answer, a 403 is the error of a row
 
         def script_of(prompt: str) -> faults.Script | None:
-            return None if int(prompt.split()[-1]) < limit else lambda _: [reply(status, body)]
+            return None if int(prompt.rsplit(maxsplit=1)[-1]) < limit else lambda _: [reply(status, body)]
 
         server.script_of = script_of
         options = BatchOptions(max_in_flight=4)

@@ -306,9 +306,11 @@ def notes(results: Mapping[str, Any], rows_: Sequence[Row]) -> str:
     for name, versions in results["versions"].items():
         distributions = ", ".join(f"{what} {version}" for what, version in versions.items() if what != "python")
         lines.append(f"- {CLIENTS[name].title}: {distributions}")
-    for row in rows_:
-        if row.reads is not None and row.client == HAND_WRITTEN and row.measure.case.endswith("one"):
-            lines.append(f"- {row.measure.title}: the hand-written client read {row.reads:.2f} times for each chunk")
+    lines += [
+        f"- {row.measure.title}: the hand-written client read {row.reads:.2f} times for each chunk"
+        for row in rows_
+        if row.reads is not None and row.client == HAND_WRITTEN and row.measure.case.endswith("one")
+    ]
     bounds_ = [row for row in rows_ if row.is_met is not None]
     lines.append(f"- of {len(bounds_)} bounds, {len(bounds_) - len(unmet_bounds(rows_))} are met")
     return "\n".join(lines) + "\n"

@@ -188,9 +188,9 @@ def test_stop_raises_the_errors_of_scripts(client: Client) -> None:
     with pytest.raises(ExceptionGroup) as exc_info, FaultServer() as server:
         server.play(script, wrong)
         for _ in range(2):
-            with closing(Client(server)) as client, pytest.raises(ConnectionResetError):
-                client.send(request())
-                client.read_to_end()
+            with closing(Client(server)) as other, pytest.raises(ConnectionResetError):
+                other.send(request())
+                other.read_to_end()
     first, second = exc_info.value.exceptions
     assert "a mistake of the test" == str(first)
     assert str(second).startswith("unknown step in a script: 'text';")

@@ -81,7 +81,7 @@ class Route:
 
 
 ALL_ROUTES = tuple(
-    Route(type_, cast(WireName, wire), in_one_piece)
+    Route(type_, cast("WireName", wire), in_one_piece)
     for type_, profile in SERVERS.items()
     for wire in profile.wire_apis
     for in_one_piece in ((False, True) if profile.complete_streams else (False,))

@@ -39,7 +39,7 @@ def look_up(question: Question) -> Answer:
 def store(message: AIMessage) -> AIMessage:
     """Return the message after a way through JSON, as checkpoints store it."""
     (restored,) = messages_from_dict(json.loads(json.dumps([message_to_dict(message)])))
-    return cast(AIMessage, restored)
+    return cast("AIMessage", restored)
 
 
 @both_ways

@@ -32,6 +32,11 @@ def cited_row(quote: str, line: int = 3) -> CitedRow:
     return row
 
 
+def cited_lines(quote: str, line: int = 3) -> tuple[int, int]:
+    evidence = cited_row(quote, line).evidence
+    return evidence.first, evidence.last
+
+
 def check_quarantined(quote: str, *, title: str = "Use YAML") -> QuarantinedRow:
     (one,) = check([extracted_row(quote, title=title)], CHUNK)
     assert isinstance(one, QuarantinedRow), one
@@ -48,16 +53,16 @@ def test_a_quote_is_cited_with_its_position() -> None:
 
 
 def test_white_space_may_differ() -> None:
-    assert (3, 4) == (lambda e: (e.first, e.last))(cited_row("  We chose\nYAML, because   people edit it").evidence)
+    assert (3, 4) == cited_lines("  We chose\nYAML, because   people edit it")
 
 
 def test_a_citation_has_the_lines_of_the_quote() -> None:
-    assert (4, 4) == (lambda e: (e.first, e.last))(cited_row("because people edit it by hand.").evidence)
-    assert (8, 8) == (lambda e: (e.first, e.last))(cited_row("People edit it by hand.", 6).evidence)
+    assert (4, 4) == cited_lines("because people edit it by hand.")
+    assert (8, 8) == cited_lines("People edit it by hand.", 6)
 
 
 def test_a_quote_may_span_segments() -> None:
-    assert (4, 6) == (lambda e: (e.first, e.last))(cited_row("by hand. Later we will").evidence)
+    assert (4, 6) == cited_lines("by hand. Later we will")
 
 
 def test_a_quote_at_another_line_is_cited_there() -> None:

@@ -137,13 +137,17 @@ TEXT = {"t": {"type": "string"}}
         ),
         (
             {"properties": TEXT | {"o": {"type": "object", "properties": {}}}},
-            'property o has the type "object", which is not supported; '
-            "use one of string, integer, number, boolean, array",
+            (
+                'property o has the type "object", which is not supported; '
+                "use one of string, integer, number, boolean, array"
+            ),
         ),
         (
             {"properties": TEXT | {"o": {"type": ["integer", "string"]}}},
-            'property o has the type ["integer", "string"], which is not supported; '
-            "use one of string, integer, number, boolean, array",
+            (
+                'property o has the type ["integer", "string"], which is not supported; '
+                "use one of string, integer, number, boolean, array"
+            ),
         ),
         (
             {"properties": TEXT | {"o": {}}},

@@ -73,8 +73,10 @@ async def test_small_files_are_sent_in_one_request() -> None:
         run = ingest(backend, notes("ab"), kinds=[Kind.DECISION])
         rows = await rows_of(run)
     assert [
-        "Source: a.md\n\n[1] # Note a\n\n[2] Some words before.\n\n[3] We chose option a.\n\n"
-        "Source: b.md\n\n[4] # Note b\n\n[5] Some words before.\n\n[6] We chose option b."
+        (
+            "Source: a.md\n\n[1] # Note a\n\n[2] Some words before.\n\n[3] We chose option a.\n\n"
+            "Source: b.md\n\n[4] # Note b\n\n[5] Some words before.\n\n[6] We chose option b."
+        )
     ] == model.prompts
     assert ["a.md:3", "b.md:3"] == [row.evidence[0].where for row in rows]
     assert (1, 0) == (run.report.chunks, run.report.relocated)

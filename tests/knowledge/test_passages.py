@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -118,7 +119,7 @@ def test_each_quote_is_marked_whole(directory: Path) -> None:
     ],
     ids=["missing", "changed", "shorter"],
 )
-def test_another_file_is_not_shown(directory: Path, change, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_another_file_is_not_shown(directory: Path, change: Callable[[Path], object], reason: str) -> None:
     proposal = build_example(directory)
     change(directory / "plan.md")
     passages = Passages(proposal, lines=2, roots=(directory,))

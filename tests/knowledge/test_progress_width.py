@@ -31,8 +31,10 @@ PREPARING = Activity(phase="preparing", source="docs/topics/dependency-resolutio
         (len(WHOLE), WHOLE),
         (
             len(WHOLE) - 1,
-            "…cs/topics/dependency-resolution.md: chunk 9 (33%), 4 at once, writing, 1033 tokens, 59 tokens/s, 8 rows, "
-            "11 quarantined",
+            (
+                "…cs/topics/dependency-resolution.md: chunk 9 (33%), 4 at once, writing, 1033 tokens, 59 tokens/s, 8 "
+                "rows, 11 quarantined"
+            ),
         ),
         (85, "…esolution.md: chunk 9 (33%), 4 at once, writing, 59 tokens/s, 8 rows, 11 quarantined"),
         (75, "…resolution.md: chunk 9 (33%), writing, 59 tokens/s, 8 rows, 11 quarantined"),

@@ -135,7 +135,7 @@ def test_a_page_has_no_lines() -> None:
 
 
 def test_the_nearest_folded_occurrence_is_cited() -> None:
-    source = "\n\n".join(["**Same** words here.", "Other words.", "**Same** words here."])
+    source = "**Same** words here.\n\nOther words.\n\n**Same** words here."
     rows = check([ExtractedRow(Task("x", "low"), line, "same words here") for line in (1, 5)], chunk_of(source))
     assert [1, 5] == [row.evidence.first for row in rows if isinstance(row, CitedRow)]
 

@@ -125,9 +125,8 @@ def test_a_long_source_is_searched_in_parts_that_overlap(directory: Path) -> Non
     facts = msgspec.structs.replace(review.proposal.facts, inputs=(input_,))
     review.proposal = msgspec.structs.replace(review.proposal, facts=facts, quarantined=(row,))
     assert 83 == review.requote("x1", "we keep blobs on tape").first
-    assert (81, 83) == (lambda one: (one.first, one.last))(
-        review.requote("x1", "Part 20 of many. We keep blobs on tape.")
-    )
+    evidence = review.requote("x1", "Part 20 of many. We keep blobs on tape.")
+    assert (81, 83) == (evidence.first, evidence.last)
 
 
 def test_a_row_of_several_files_is_searched_in_all(directory: Path) -> None:

@@ -227,8 +227,10 @@ def test_what_has_no_text_is_counted(tmp_path: Path) -> None:
     )
     assert [(1, "user", "Look."), (2, "assistant", "Yes."), (6, "user", "Go on.")] == said(pieces)
     assert [
-        "s.jsonl: left out: 1 IDE notice, 3 images, 2 meta messages, 1 system reminder, 2 thinking blocks, "
-        "1 todo reminder attachment",
+        (
+            "s.jsonl: left out: 1 IDE notice, 3 images, 2 meta messages, 1 system reminder, 2 thinking blocks, "
+            "1 todo reminder attachment"
+        ),
         "s.jsonl: records of unknown kinds were left out: novelty (1)",
     ] == skipped(pieces)
 

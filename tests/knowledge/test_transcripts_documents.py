@@ -286,8 +286,10 @@ def test_the_history_of_aider(tmp_path: Path) -> None:
             ],
         ),
         (
-            "user:\n<user_query>\nJSON or YAML?\n</user_query>\n\nassistant:\n[Thinking] hm\nand hm\n\nI look.\n"
-            "[Tool call] Read\n  path: a.py\n\n[Tool result] Read\na = 1\n\nassistant:\nYAML.\n",
+            (
+                "user:\n<user_query>\nJSON or YAML?\n</user_query>\n\nassistant:\n[Thinking] hm\nand hm\n\nI look.\n"
+                "[Tool call] Read\n  path: a.py\n\n[Tool result] Read\na = 1\n\nassistant:\nYAML.\n"
+            ),
             [
                 (3, "user", "JSON or YAML?"),
                 (10, "assistant", "I look."),

@@ -320,8 +320,10 @@ async def test_a_response_that_fills_the_context() -> None:
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": "{}"}}]}]},
             400,
-            "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls.function.arguments of "
-            "type api.ToolCallFunctionArguments",
+            (
+                "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls.function.arguments"
+                " of type api.ToolCallFunctionArguments"
+            ),
         ),
         (
             {"messages": [{"role": "user", "content": "", "images": ["data:image/png;base64,AAAA"]}]},

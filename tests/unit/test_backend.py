@@ -935,7 +935,7 @@ async def test_a_model_list_of_another_shape(make: Make, mock_server: aiorespons
 # --- a router, which answers before its models are loaded -----------------------------------------
 
 
-def router_models(state: str | None, failed: bool = False, **more: Any) -> bytes:
+def router_models(state: str | None, *, failed: bool = False, **more: Any) -> bytes:
     status = {} if state is None else {"status": {"value": state, "failed": failed}}
     other = {"id": "other", "status": {"value": "loading"}}
     return json.dumps({"data": [other, {"id": "m", **status, **more}]}).encode()

@@ -737,8 +737,10 @@ def test_mutually_exclusive_options(arguments: tuple[str, ...], problem: str) ->
         (b"\xff\xfe", ":1: is not UTF-8 text"),
         (
             b"backends:\n  - name: vllm\n    endpoint: localhost\n",
-            ":3: backends[0].endpoint: 'localhost' must start with http:// or https://; "
-            "write it like http://localhost:8080",
+            (
+                ":3: backends[0].endpoint: 'localhost' must start with http:// or https://; "
+                "write it like http://localhost:8080"
+            ),
         ),
     ],
 )
@@ -943,8 +945,10 @@ def authentication_error(source: str | None) -> errors.AuthenticationError:
         ),
         (
             status(errors.InternalServerError, 502),
-            "HTTP 502: body\n  a proxy could not reach the server; "
-            "if it is starting, wait for it with ctxbackends ping",
+            (
+                "HTTP 502: body\n  a proxy could not reach the server; "
+                "if it is starting, wait for it with ctxbackends ping"
+            ),
         ),
         (status(errors.InternalServerError, 500), "HTTP 500: body"),
         (errors.EmptyModelListError("no model"), "no model\n  load or pull a model on the server first"),
@@ -1418,8 +1422,10 @@ def test_serve_until_the_server_dies(fake: FakeServer, model: Path, monkeypatch:
         f"some-model is ready at http://127.0.0.1:{port} (press Ctrl-C to stop)",
         "clients need this API key; in another terminal, run:",
         f"export CTX_SERVE_KEY={fake.options['key']}",
-        f"try: ctxbackends chat --backend llamacpp --endpoint http://127.0.0.1:{port} --api-key-env CTX_SERVE_KEY "
-        "--model some-model 'Hello'",
+        (
+            f"try: ctxbackends chat --backend llamacpp --endpoint http://127.0.0.1:{port} --api-key-env CTX_SERVE_KEY "
+            "--model some-model 'Hello'"
+        ),
         f"ctxbackends: the llama.cpp server was killed by signal 9 while serving {model}:",
         f"  loading {model}",
         "  another process or the system killed it; is there enough memory for the model?",

@@ -273,8 +273,10 @@ def test_without_a_ctxrc_no_advice_is_about_it(error: errors.BackendError, sourc
         (ERRORS[12], 'backend "openai-compatible": model mismatch: requested "a", served "b"; use --model b'),
         (
             ERRORS[3],
-            'backend "openai-compatible": HTTP 404: no\n'
-            "  list the available models with ctxbackends models --endpoint http://gpu:8000",
+            (
+                'backend "openai-compatible": HTTP 404: no\n'
+                "  list the available models with ctxbackends models --endpoint http://gpu:8000"
+            ),
         ),
     ],
 )

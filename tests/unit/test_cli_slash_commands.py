@@ -168,8 +168,10 @@ async def test_files_and_images(talk: Talk) -> None:
         ("/", "unknown command: /; /help lists the commands"),
         (
             "/set parameter num_ctx 4096",
-            "unknown command: /set; use /system TEXT for the system message; "
-            "other options go with the command, as chat -o temperature=0.2",
+            (
+                "unknown command: /set; use /system TEXT for the system message; "
+                "other options go with the command, as chat -o temperature=0.2"
+            ),
         ),
         ("/show info", "unknown command: /show; use /model, /system or /stats"),
         ("/new chat", "/clear takes no argument: chat"),

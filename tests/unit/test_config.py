@@ -762,8 +762,10 @@ def test_a_key_in_api_key_env_is_not_shown(value: str) -> None:
     assert (
         3,
         "backends[0].api_key_env",
-        "must be the name of an environment variable (letters, digits and _), such as OPENAI_API_KEY, "
-        "not the key itself; the value is not shown",
+        (
+            "must be the name of an environment variable (letters, digits and _), such as OPENAI_API_KEY, "
+            "not the key itself; the value is not shown"
+        ),
     ) == (error.line, error.key, error.problem)
 
 

@@ -65,8 +65,10 @@ def setup_error(path: Path, before: str, **options: Any) -> ConfigError:
         ),
         (
             {"type": "llamacpp", "name": "local", "set_default": True},
-            "default_backend: local\nbackends:\n  - name: local\n    type: llamacpp\n"
-            "    endpoint: http://localhost:8080\n",
+            (
+                "default_backend: local\nbackends:\n  - name: local\n    type: llamacpp\n"
+                "    endpoint: http://localhost:8080\n"
+            ),
         ),
         (
             {
@@ -76,8 +78,10 @@ def setup_error(path: Path, before: str, **options: Any) -> ConfigError:
                 "api_key_env": "GPU_KEY",
                 "endpoint": "https://gpu/api/v1/",
             },
-            "backends:\n  - name: gpu\n    type: openai-compatible\n    endpoint: https://gpu/api\n"
-            "    api_key_env: GPU_KEY\n    default_model: qwen3:4b\n",
+            (
+                "backends:\n  - name: gpu\n    type: openai-compatible\n    endpoint: https://gpu/api\n"
+                "    api_key_env: GPU_KEY\n    default_model: qwen3:4b\n"
+            ),
         ),
         (
             {"type": "llamacpp", "model_path": "models/m.gguf", "api_key_env": ""},
@@ -304,8 +308,10 @@ def test_the_result_describes_the_change(path: Path) -> None:
             "backends:\n- name: llamacpp\n  model_path: other.gguf\n",
         ),
         (
-            "backends:\n- threads: 2 # t\n  # keep\n  name: llamacpp\n  ctx_size: 1\n  model_path: m.gguf # f\n"
-            "  embeddings: true",
+            (
+                "backends:\n- threads: 2 # t\n  # keep\n  name: llamacpp\n  ctx_size: 1\n  model_path: m.gguf # f\n"
+                "  embeddings: true"
+            ),
             {"endpoint": "http://h:1", "default_model": "m"},
             "backends:\n- # keep\n  name: llamacpp\n  endpoint: http://h:1 # f\n  default_model: m\n",
         ),

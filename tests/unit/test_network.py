@@ -353,10 +353,10 @@ async def test_an_address_that_got_past_the_checks_is_not_connected_to(host: str
             timeouts=RequestTimeouts(connect=5.0),
             route=Route(proxy="http://127.0.0.1:1"),
         )
-    for host in ("3221225985", "0300.0.2.1"):  # 192.0.2.1
+    for number in ("3221225985", "0300.0.2.1"):  # 192.0.2.1
         with pytest.raises((AirgapError, APIConnectionError)) as exc_info:
             await transport.send(
-                f"http://{host}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
+                f"http://{number}/", HTTPRequest("GET", "/"), headers={}, timeouts=RequestTimeouts(connect=5.0)
             )
         assert isinstance(exc_info.value, AirgapError) or exc_info.value.permanent  # type: ignore[attr-defined]
     await transport.aclose()

@@ -935,7 +935,7 @@ def test_every_kind_of_function_is_a_tool(function: Callable[..., Any], name: st
     assert Tool(name, "", schema, strict=True) == tool_of(function)
 
 
-def untyped(a) -> None:  # type: ignore[no-untyped-def]  # what is tested
+def untyped(a) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  # what is tested
     pass
 
 
@@ -1167,7 +1167,7 @@ def test_invalid_parts_are_rejected(content: Any) -> None:
         (Message.assistant([TextPart(""), REASONING], tool_calls=[CALL, CALL]), (REASONING, CALL, CALL)),
         (Message.assistant([REASONING, "A"], tool_calls=(CALL,)), (REASONING, TextPart("A"), CALL)),
         (Message.tool("3", tool_call_id="c"), (ToolResult("c", "3"),)),
-        (Message.tool("3", tool_call_id="c", name="f", is_error=True), (ToolResult("c", "3", "f", True),)),
+        (Message.tool("3", tool_call_id="c", name="f", is_error=True), (ToolResult("c", "3", "f", is_error=True),)),
     ],
 )
 def test_messages_accept_texts_and_parts(message: Message, content: object) -> None:

@@ -69,13 +69,17 @@ def test_a_configuration_whose_backend_was_used(protocol: int, variables: None) 
         ),
         (
             BackendConfig(**GPU, headers={"X-Team": "a", "X-Access-Token": CANARY}),
-            "the configuration of gpu: the header X-Access-Token contains a secret; "
-            "set an environment variable and write ${NAME}",
+            (
+                "the configuration of gpu: the header X-Access-Token contains a secret; "
+                "set an environment variable and write ${NAME}"
+            ),
         ),
         (
             BackendConfig(**GPU, query={"subscription-key": CANARY}),
-            "the configuration of gpu: the query parameter subscription-key contains a secret; "
-            "set an environment variable and write ${NAME}",
+            (
+                "the configuration of gpu: the query parameter subscription-key contains a secret; "
+                "set an environment variable and write ${NAME}"
+            ),
         ),
         (
             BackendConfig(**{**GPU, "endpoint": "http://gpu:8000/v2/sk-canary-7d1f0c93"}),
@@ -87,8 +91,10 @@ def test_a_configuration_whose_backend_was_used(protocol: int, variables: None) 
         ),
         (
             RequestOptions(headers={"Helicone-Auth": f"Bearer {CANARY}"}),
-            "the options of a request: the header Helicone-Auth contains a secret; "
-            "set an environment variable and write ${NAME}",
+            (
+                "the options of a request: the header Helicone-Auth contains a secret; "
+                "set an environment variable and write ${NAME}"
+            ),
         ),
         (
             ServerOptions(api_key=CANARY),
@@ -96,13 +102,17 @@ def test_a_configuration_whose_backend_was_used(protocol: int, variables: None) 
         ),
         (
             ServerOptions(environment={"LANG": "C", "HF_TOKEN": CANARY}),
-            "the options of a server: they contain the secret environment variable HF_TOKEN; "
-            "set it in the process that starts the server",
+            (
+                "the options of a server: they contain the secret environment variable HF_TOKEN; "
+                "set it in the process that starts the server"
+            ),
         ),
         (
             ServerOptions(environment={"SOME": "sk-canary-7d1f0c93"}),
-            "the options of a server: they contain the secret environment variable SOME; "
-            "set it in the process that starts the server",
+            (
+                "the options of a server: they contain the secret environment variable SOME; "
+                "set it in the process that starts the server"
+            ),
         ),
     ],
 )

@@ -42,7 +42,7 @@ def canary() -> str:
 
 @pytest.fixture(autouse=True)
 def a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANARY", "-".join(["sk", MARK, "abcdef"]))
+    monkeypatch.setenv("CANARY", f"sk-{MARK}-abcdef")
 
 
 def report(error: BaseException) -> str:

@@ -468,8 +468,8 @@ class OldMCPResult:
     """The same before 2.0."""
 
     content: list[Block]
-    structuredContent: Any = None
-    isError: bool = False
+    structuredContent: Any = None  # noqa: N815
+    isError: bool = False  # noqa: N815
 
 
 SCHEMA = {

@@ -81,8 +81,10 @@ _CORPUS: Final = (
     "The server is ready and the model says exactly what the test asks it to say. One two three four five six seven.",
     '{"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}',
     '{"type": "function", "function": {"name": "get_weather", "description": "Look up the weather", "parameters": {}}}',
-    "You may call these functions: <tools></tools> <tool_response></tool_response> For a call, write its name and "
-    "arguments as JSON: [[say]]Hello, world![[/say]]",
+    (
+        "You may call these functions: <tools></tools> <tool_response></tool_response> For a call, write its name and "
+        "arguments as JSON: [[say]]Hello, world![[/say]]"
+    ),
     "Hello world, hello again; yes and no, true, false, null, 0 1 2 3 4 5 6 7 8 9 10 100 1000 3.14",
     "Every request gets its answer, each answer ends, and a stream sends its pieces as they are made.",
 )

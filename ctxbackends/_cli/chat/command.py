@@ -32,6 +32,7 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(run)
     def read(
+        *,
         prompt: str | None,
         model: str | None,
         system: str | None,

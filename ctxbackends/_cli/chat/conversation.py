@@ -113,7 +113,7 @@ class _Terminal:
             raise
         except (CommandError, click.ClickException) as error:
             say(str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # a mistake in one command does not end the conversation
             _report(error)
         else:
             if message is not None:
@@ -124,7 +124,7 @@ class _Terminal:
         display.start()
         try:
             answer = await self._interruptible(self._session.ask(message, display))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # as above, for an answer
             if isinstance(error, NoModelError):
                 await add_models(error, self._session.backend)
             _report(error, advice="/retry sends the message again")

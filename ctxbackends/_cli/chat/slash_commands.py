@@ -35,7 +35,7 @@ class CommandError(Exception):
     """A command cannot do what it was asked. The message says why, and what to do."""
 
 
-class LeaveConversation(Exception):
+class LeaveConversation(Exception):  # noqa: N818  # ends the loop, no error
     """The user leaves."""
 
 

@@ -63,6 +63,7 @@ class _Settings:
 @json_option
 @directory_option
 def apply(
+    *,
     directory: Path,
     proposal: str,
     rows: tuple[str, ...],

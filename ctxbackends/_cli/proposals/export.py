@@ -47,6 +47,7 @@ from ctxbackends.knowledge._records import PLURALS, Row
 @click.option("--skip-incomplete", is_flag=True, help="Exit with 0 if rows are left out because a field is empty.")
 @directory_option
 def export(
+    *,
     directory: Path,
     proposal: str,
     kinds: str | None,

@@ -128,7 +128,7 @@ class OpenAIChatCodec:
     def _set_option(self, body: dict[str, Any], option: str, value: Any) -> None:
         support = lookup(self.table, option)
         if support.transform == Transform.TEMPLATE_SWITCH and value == "none":
-            set_path(body, "chat_template_kwargs.enable_thinking", False)
+            set_path(body, "chat_template_kwargs.enable_thinking", value=False)
         set_path(body, support.path, value)
 
     def _set_response_format(self, body: dict[str, Any], response_format: ResponseFormat) -> None:

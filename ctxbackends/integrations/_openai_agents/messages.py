@@ -39,7 +39,7 @@ def build_messages(items: Sequence[Any], source: str) -> list[Message | Mapping[
 
 
 def _convert_items(items: list[Any]) -> list[Any]:
-    return cast(list[Any], Converter.items_to_messages(items, preserve_tool_output_all_content=True))
+    return cast("list[Any]", Converter.items_to_messages(items, preserve_tool_output_all_content=True))
 
 
 def _restore_turn(items: Sequence[Any], start: int, source: str) -> tuple[Message, int] | None:

@@ -83,7 +83,9 @@ class ResponseBuilder:
             parallel_tool_calls=False,
         )
         chunks: Any = self._build_chunks(read_output_call(events) if self._has_output_tool else events)
-        return cast(AsyncGenerator[Any, None], ChatCmplStreamHandler.handle_stream(response, chunks, model=self._model))
+        return cast(
+            "AsyncGenerator[Any, None]", ChatCmplStreamHandler.handle_stream(response, chunks, model=self._model)
+        )
 
     def finish(self, response: Response, completion: Completion) -> Response:
         """Add what the chunks of chat completions have no members for."""

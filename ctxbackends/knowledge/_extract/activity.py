@@ -262,10 +262,10 @@ class Monitor:
         self._timer = asyncio.get_running_loop().call_later(INTERVAL, _tick, monitor)
 
     def tick(self) -> None:
-        """Report because of the timer. A failure of the callback is raised in the run."""
+        """Report because of the timer."""
         try:
             self.report()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # raised in the run
             self._failure, self._timer = error, None
         else:
             self._schedule()

@@ -214,8 +214,7 @@ def _row_type(kind: AnyKind, bounds: Bounds) -> type[msgspec.Struct]:
         ("line", Annotated[int, _schema_only(minimum=0, maximum=2**31 - 1)]),
     ]
     record = record_type_of(kind)
-    for field in msgspec.structs.fields(record):
-        fields.append((field.name, _bound(field.name, field.type, bounds)))
+    fields += [(field.name, _bound(field.name, field.type, bounds)) for field in msgspec.structs.fields(record)]
     return msgspec.defstruct(record.__name__, fields, frozen=True)
 
 

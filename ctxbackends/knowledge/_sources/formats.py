@@ -176,7 +176,7 @@ def _recognize_zip(file: IO[bytes]) -> type[FileSource] | str | None:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             kind = archive.read("mimetype")[:100].strip() if "mimetype" in names else b""
-    except Exception:  # a broken archive; its own source says so
+    except Exception:  # noqa: BLE001  # a broken archive; its own source says so
         return None
     if kind:
         return _ZIP_TYPES.get(kind, f"an archive of type {kind.decode('ascii', 'replace')}; {_CONVERT}")

@@ -50,9 +50,7 @@ class IgnoreRules:
         specs = self._specs.get(directory)
         if specs is None:
             parent = os.path.dirname(directory)
-            is_top = (
-                directory == self._root or parent == directory or not directory.startswith(os.path.join(self._root, ""))
-            )
+            is_top = parent == directory or not self._is_below_root(directory)
             specs = (() if is_top else self._specs_of(parent)) + _read_spec(directory)
             self._specs[directory] = specs
         return specs

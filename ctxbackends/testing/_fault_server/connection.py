@@ -136,7 +136,7 @@ class ConnectionHandler(asyncio.Protocol):
             closes = self._server.closes_on_request and request.headers.get("connection", "").lower() == "close"
             if closes and self.connection.closed_at is None:
                 self._close(Do.CLOSE)
-        except Exception as error:  # raised by a script; stop() raises it in the test
+        except Exception as error:  # noqa: BLE001  # raised by a script; stop() raises it in the test
             self._server._failures.append(error)
             self._close(Do.RESET)
         finally:

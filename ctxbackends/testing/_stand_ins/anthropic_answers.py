@@ -133,10 +133,10 @@ def _pieces(block: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, An
 def model(name: str, *, context_length: int) -> dict[str, Any]:
     """Build an entry of the list of models."""
 
-    def having(supported: bool, **more: Any) -> dict[str, Any]:
+    def having(*, supported: bool, **more: Any) -> dict[str, Any]:
         return {"supported": supported, **more}
 
-    yes, no = having(True), having(False)
+    yes, no = having(supported=True), having(supported=False)
     return {
         "type": "model",
         "id": name,
@@ -153,11 +153,13 @@ def model(name: str, *, context_length: int) -> dict[str, Any]:
             "citations": no,
             "code_execution": no,
             "context_management": no,
-            "effort": having(True, low=yes, medium=yes, high=yes, xhigh=yes, max=yes),
+            "effort": having(supported=True, low=yes, medium=yes, high=yes, xhigh=yes, max=yes),
             "image_input": yes,
             "pdf_input": yes,
-            "server_tools": having(False, code_execution=no, web_search=no),
+            "server_tools": having(supported=False, code_execution=no, web_search=no),
             "structured_outputs": yes,
-            "thinking": having(True, types={"adaptive": yes, "between_tools": yes, "disabled": yes, "enabled": yes}),
+            "thinking": having(
+                supported=True, types={"adaptive": yes, "between_tools": yes, "disabled": yes, "enabled": yes}
+            ),
         },
     }

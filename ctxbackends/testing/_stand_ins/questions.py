@@ -87,7 +87,7 @@ def _openai_message(message: Body, names: Mapping[str, str]) -> Message:
     match role:
         case "tool":
             id_ = message.get("tool_call_id") or ""
-            texts = cast(tuple[TextPart | ImagePart, ...], tuple(parts))
+            texts = cast("tuple[TextPart | ImagePart, ...]", tuple(parts))
             result = content if isinstance(content, str) else texts
             return Message("tool", (ToolResult(id_, result, message.get("name") or names.get(id_)),))
         case "assistant":
@@ -182,7 +182,7 @@ def _anthropic_messages(message: Body, names: Mapping[str, str]) -> Iterable[Mes
 
 def _anthropic_result(block: Body, names: Mapping[str, str]) -> ToolResult:
     content = block.get("content") or ""
-    texts = cast(tuple[TextPart | ImagePart, ...], tuple(_anthropic_parts(content)))
+    texts = cast("tuple[TextPart | ImagePart, ...]", tuple(_anthropic_parts(content)))
     result = content if isinstance(content, str) else texts
     return ToolResult(block["tool_use_id"], result, names.get(block["tool_use_id"]), bool(block.get("is_error")))
 

@@ -64,7 +64,7 @@ class DocumentSource(FileSource):
             raise SourceError(self.name, f"cannot be read: {error.strerror}") from None
 
     def _convert_all(self, data: io.BytesIO) -> Iterator[Piece]:
-        """Yield the pieces, split where they are too long. Any exception of an invalid file becomes a SourceError."""
+        """Yield the pieces, split where they are too long. Raise SourceError for an invalid file."""
         try:
             for piece in self._convert(data):
                 if isinstance(piece, Segment):
@@ -73,7 +73,7 @@ class DocumentSource(FileSource):
                     yield piece
         except SourceError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the libraries raise many types for an invalid file
             reason = f"cannot be read as {self.format_name}: {summarize(error)}"
             raise SourceError(self.name, reason) from None
 
@@ -92,7 +92,7 @@ _kept_bytes = 0
 
 def _keep(source: DocumentSource, size: int) -> bool:
     """Return whether there is room to keep the text of a source, and reserve it until the source is deleted."""
-    global _kept_bytes
+    global _kept_bytes  # noqa: PLW0603  # the memory of the whole process is bounded
     if _kept_bytes + size > MAX_KEPT_TEXT:
         return False
     _kept_bytes += size
@@ -101,7 +101,7 @@ def _keep(source: DocumentSource, size: int) -> bool:
 
 
 def _release(size: int) -> None:
-    global _kept_bytes
+    global _kept_bytes  # noqa: PLW0603  # the memory of the whole process is bounded
     _kept_bytes -= size
 
 

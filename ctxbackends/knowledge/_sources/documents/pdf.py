@@ -53,7 +53,7 @@ class PDFSource(DocumentSource):
             try:
                 with _silence("pypdf"):
                     text = reader.pages[number - 1].extract_text().strip()
-            except Exception as error:  # pypdf raises many types for an invalid page
+            except Exception as error:  # noqa: BLE001  # pypdf raises many types for an invalid page
                 self._has_broken_page = True
                 yield self._skip(f"page {number} cannot be read: {summarize(error)}")
                 continue

@@ -43,7 +43,7 @@ class PPTXSource(DocumentSource):
             try:
                 texts = list(_read_slide(archive, part))
                 charts += sum(link.kind in ("chart", "chartEx") for link in archive.relationships(part).values())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # as in _convert_all, for one slide
                 yield self._skip(f"slide {number} cannot be read: {summarize(error)}")
                 continue
             boundary = 2

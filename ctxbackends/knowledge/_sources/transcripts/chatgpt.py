@@ -129,9 +129,7 @@ def _text_of(passages: Passages, content: Object) -> str:
                 texts.append(text)
             else:
                 passages.leave_out("image" if "image" in str(part.get("content_type")) else "attachment")
-    for member in ("text", "result"):
-        if isinstance(content.get(member), str):
-            texts.append(content[member])
+    texts += [content[member] for member in ("text", "result") if isinstance(content.get(member), str)]
     return "\n".join(texts)
 
 

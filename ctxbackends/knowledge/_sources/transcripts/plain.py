@@ -21,7 +21,7 @@ from ctxbackends.knowledge._sources.transcripts.passages import Passages, clean
 _NUMBER_OF_HEAD_LINES = 200
 _TAGS = ("<user_query>", "</user_query>")
 
-# "User: text", "**Assistant:** text", "## Human", "[Tool call] Read"
+# Such as: "User: text", "**Assistant:** text", "## Human", "[Tool call] Read"
 _SPEAKER_LINE = re.compile(
     r"(?P<heading>#{1,6}\s+)?[*_]{0,2}\[?(?P<name>[A-Za-z]{2,12}(?: (?:call|result|output))?)\]?[*_]{0,2}"
     r"(?:(?P<colon>:)[*_]{0,2}(?:\s+(?P<text>.*))?|(?P<end>\s*.*))"
