@@ -227,7 +227,7 @@ class LoudStream:
         await self._stream.__aenter__()
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(self, *exc_info: Any) -> None:  # noqa: PYI036  # passed on
         await self._stream.__aexit__(*exc_info)
 
     def __aiter__(self) -> AsyncIterator[StreamEvent]:
