@@ -1,4 +1,4 @@
-"""The messages in the tables "If it fails" of all pages are messages of the package: each shares a text with its code."""
+"""The messages in the tables "If it fails" of all pages are messages of the package: each shares a text with it."""
 
 from __future__ import annotations
 
