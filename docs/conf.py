@@ -1,8 +1,8 @@
 """The Sphinx configuration.
 
-The tables of backend types, wire formats, exceptions and faults come from the code, and the outcomes of faults from the
-table of the tests, so they cannot go stale. Needs no network: intersphinx is off, so names of other packages are not
-links.
+The tables of backend types (server_tables.py), exceptions and faults come from the code, and the outcomes of faults
+from the table of the tests, so they cannot go stale. Needs no network: intersphinx is off, so names of other packages
+are not links.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
@@ -26,21 +25,20 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
-from ctxbackends import BackendError, Profile
-from ctxbackends._profiles.builtin import SERVERS
-from ctxbackends._profiles.capabilities import build_capabilities
-from ctxbackends._profiles.presets import PRESETS, Preset
-from ctxbackends._wire.options import OPTION_KEYS, OptionSupport, Unsupported
+from ctxbackends import BackendError
 from ctxbackends.testing import faults
 from ctxbackends.testing._fault_server.answers import KINDS, WIRES
 from ctxbackends.testing._fault_server.catalogue import FACTORIES, GENERATIONS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from server_tables import NO, YES, table  # beside this file
 
 project = "ctxbackends"
 author = "the ctxbackends authors"
 copyright = author  # noqa: A001  # Sphinx names it so
 version = release = metadata.version("ctxbackends")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "server_tables"]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # else each attribute is documented twice
 default_role = "code"  # single backticks in docstrings
@@ -73,189 +71,6 @@ html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_show_copyright = False
 html_show_sphinx = False
-
-
-NO = "\N{EN DASH}"
-YES = "\N{BLACK CIRCLE}"
-
-
-def seconds(value: float | None, *, none: str) -> str:
-    return none if value is None else f"{value:g}\N{NO-BREAK SPACE}s"
-
-
-def code(value: str | None, *, none: str) -> str:
-    return none if value is None else f"`{value}`"
-
-
-def connections(profile: Profile) -> dict[str, str]:
-    return {
-        "type": f"`{profile.type}`",
-        "default endpoint": code(profile.default_endpoint, none="none, must be given"),
-        "key variable": code(profile.default_key_variable, none="no key is sent"),
-        "a refused connection is": "an error at once" if profile.ready_timeout is None else "a cold start",
-    }
-
-
-def times(profile: Profile) -> dict[str, str]:
-    return {
-        "type": f"`{profile.type}`",
-        "connect": seconds(profile.connect_timeout, none="none"),
-        "ready": seconds(profile.ready_timeout, none="off"),
-        "first token": seconds(profile.first_token_timeout, none="none"),
-        "idle": seconds(profile.idle_timeout, none="none"),
-        "idle with tools or a schema": seconds(profile.silent_idle_timeout, none="none"),
-        "total": seconds(profile.timeout, none="none"),
-    }
-
-
-def wire(profile: Profile) -> dict[str, str]:
-    return {
-        "type": f"`{profile.type}`",
-        "wire formats": ", ".join(f"`{name}`" for name in profile.wire_apis),
-        "`complete()` sends": "a stream" if profile.complete_streams else "a plain request",
-        "then the connection is": "closed" if profile.close_after_stream else "kept",
-        "schemas are": profile.schema_enforcement,
-    }
-
-
-def table(rows: list[dict[str, str]]) -> list[str]:
-    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-
-
-def describe_support(key: str, support: OptionSupport) -> str:
-    if isinstance(support, Unsupported):
-        return NO
-    is_same_name = support.path in (key, key.partition(":")[0], "messages", "")
-    words = [
-        "" if is_same_name and support.transform else YES if is_same_name else f"`{support.path}`",
-        support.transform.value,
-    ]
-    words.append(f"up to {support.maximum:g}" if support.maximum is not None else "")
-    return " ".join(word for word in words if word)
-
-
-class ProfileTable(SphinxDirective):
-    """One of the tables above, a row for each backend type."""
-
-    required_arguments = 1
-    option_spec = {"name": directives.unchanged}  # noqa: RUF012  # as docutils has it
-    tables = {"connections": connections, "times": times, "wire": wire}  # noqa: RUF012  # read only
-
-    def run(self) -> list[nodes.Node]:
-        rows = [self.tables[self.arguments[0]](profile) for profile in SERVERS.values()]
-        return self.parse_text_to_nodes("\n".join(table(rows)))
-
-
-def describe_differences(preset: Preset) -> Iterator[str]:
-    """Describe how the requests differ from those to `openai-compatible`."""
-    if preset.key_header:
-        yield "the key is sent as `api-key`"
-    if preset.omit:
-        yield f"without {', '.join(f'`{name}`' for name in preset.omit)}"
-    for name, other in preset.rename.items():
-        yield f"`{name}` is sent as `{other}`"
-    if preset.json_mode:
-        yield "a schema is sent as JSON mode, and described in the prompt"
-
-
-class PresetsTable(SphinxDirective):
-    """The presets: where the API is, the key, how it differs, and the documentation of each member."""
-
-    def run(self) -> list[nodes.Node]:
-        return self.parse_text_to_nodes("\n".join(table([self.row(preset) for preset in PRESETS.values()])))
-
-    def row(self, preset: Preset) -> dict[str, str]:
-        path = preset.api_path.rstrip("/")
-        return {
-            "type": f"`{preset.type}`",
-            "server": preset.label,
-            "API": f"`{preset.endpoint}{path}`" if preset.endpoint else f"your `endpoint`, then `{path}`",
-            "key variable": code(preset.key_variable, none="no key is sent"),
-            "cold start": "waited for" if preset.loads else NO,
-            "differences": "; ".join(describe_differences(preset)) or NO,
-            "sources": ", ".join(
-                f"[{number}]({url})" for number, url in enumerate(dict.fromkeys(preset.sources.values()), 1)
-            ),
-        }
-
-
-class PresetDifferences(SphinxDirective):
-    """The presets whose options differ from those of `openai-compatible`."""
-
-    def run(self) -> list[nodes.Node]:
-        rows = [
-            {"type": f"`{preset.type}`", "differences": "; ".join(differences)}
-            for preset in PRESETS.values()
-            if (differences := list(describe_differences(preset)))
-        ]
-        return self.parse_text_to_nodes("\n".join(table(rows)))
-
-
-class OptionsTable(SphinxDirective):
-    """The options of one wire format, with a column per backend type, and why options are not supported."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        wire_api = self.arguments[0]
-        tables = {
-            profile.type: profile.wire_apis[wire_api] for profile in SERVERS.values() if wire_api in profile.wire_apis
-        }
-        rows = [
-            {"option": f"`{key}`", **{f"`{name}`": describe_support(key, one[key]) for name, one in tables.items()}}
-            for key in OPTION_KEYS
-        ]
-        refused: dict[str, dict[str, list[str]]] = {}
-        for name, one in tables.items():
-            for key, support in one.items():
-                if isinstance(support, Unsupported):
-                    refused.setdefault(support.reason, {}).setdefault(name, []).append(f"`{key}`")
-        lines = [*table(rows), ""]
-        for reason, by_type in refused.items():
-            alike: dict[str, list[str]] = {}
-            for name, cells in by_type.items():
-                alike.setdefault(", ".join(cells), []).append(f"`{name}`")
-            what = "; ".join(f"{cells} ({', '.join(names)})" for cells, names in alike.items())
-            lines.append(f"- {what}: {reason}.")
-        return self.parse_text_to_nodes("\n".join(lines))
-
-
-class OperationsTable(SphinxDirective):
-    """Which operations each backend type has."""
-
-    def run(self) -> list[nodes.Node]:
-        def row(profile: Profile) -> dict[str, str]:
-            return {
-                "type": f"`{profile.type}`",
-                **{
-                    f"`{name}`": YES if getattr(profile, name) else NO
-                    for name in ("embed", "count_tokens", "load", "unload")
-                },
-                "vectors cross as": " or ".join(profile.vector_encodings) if profile.embed else NO,
-                "texts in one request": f"up to {profile.embed_batch}" if profile.embed else NO,
-                "`dimensions`": NO if not profile.embed or not profile.embed_dimensions else "sent",
-            }
-
-        return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in SERVERS.values()])))
-
-
-class CapabilitiesTable(SphinxDirective):
-    """The capabilities of each backend type in its default configuration."""
-
-    def run(self) -> list[nodes.Node]:
-        def row(profile: Profile) -> dict[str, str]:
-            capabilities = build_capabilities(profile, profile.wire_api, profile.default_settings)
-            flags = ("tools", "reasoning", "images", "image_urls", "audio", "files")
-            return {
-                "type": f"`{profile.type}`",
-                "`wire_api`": f"`{capabilities.wire_api}`",
-                **{f"`{name}`": YES if getattr(capabilities, name) else NO for name in flags},
-                "`response_formats`": ", ".join(sorted(capabilities.response_formats)),
-                "`schema_enforcement`": capabilities.schema_enforcement,
-            }
-
-        return self.parse_text_to_nodes("\n".join(table([row(profile) for profile in SERVERS.values()])))
 
 
 class CoverageTable(SphinxDirective):
@@ -453,12 +268,6 @@ def hide_signature(_app: Sphinx, what: str, *_rest: Any) -> tuple[str, str] | No
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_directive("profiles", ProfileTable)
-    app.add_directive("presets", PresetsTable)
-    app.add_directive("preset-differences", PresetDifferences)
-    app.add_directive("options", OptionsTable)
-    app.add_directive("operations", OperationsTable)
-    app.add_directive("capabilities", CapabilitiesTable)
     app.add_directive("coverage-by-server", CoverageTable)
     app.add_directive("faults", FaultsTable)
     app.add_directive("outcomes", OutcomesTable)

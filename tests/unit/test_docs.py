@@ -21,6 +21,7 @@ from ctxbackends import BackendConfig, LocalServer
 from ctxbackends._cli.root import ctx_group, ctxbackends_group
 from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
+from tests import server_pages
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -74,6 +75,11 @@ def is_of_migration(block: Block) -> bool:
     return block.page.parent.name == "migrate"
 
 
+def is_of_server(block: Block) -> bool:
+    """Whether it needs a vendor's server: test_docs_servers.py runs it with a stand-in."""
+    return block.page.parent.name == "servers" and block.page.stem in server_pages.STAND_INS
+
+
 def run_block(block: Block, project: Callable[[str], str]) -> None:
     if is_of_framework(block):
         Path(".ctxrc").write_text(project(FRAMEWORKS_CTXRC))
@@ -115,7 +121,13 @@ FRAMEWORKS_CTXRC = next(block.text for block in blocks("yaml") if block.page == 
     [
         block
         for block in blocks("python")
-        if not (is_pytest(block) or is_of_framework(block) or is_of_migration(block) or is_program(block))
+        if not (
+            is_pytest(block)
+            or is_of_framework(block)
+            or is_of_migration(block)
+            or is_of_server(block)
+            or is_program(block)
+        )
     ],
     ids=str,
 )
