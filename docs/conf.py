@@ -31,7 +31,7 @@ from ctxbackends.testing._fault_server.answers import KINDS, WIRES
 from ctxbackends.testing._fault_server.catalogue import FACTORIES, GENERATIONS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from server_tables import NO, YES, table  # beside this file
+from server_tables import NO, YES, table  # in this directory
 
 project = "ctxbackends"
 author = "the ctxbackends authors"
