@@ -1,21 +1,44 @@
-"""docs/words.txt and the pattern in pyproject.toml: codespell finds each of its phrases, and few others."""
+"""docs/words.txt and the pattern in pyproject.toml: codespell finds each of its phrases, and few others.
+
+codespell reads line by line. A phrase at the end of a line is found here.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PATTERN = re.compile(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["codespell"]["regex"])
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - {*(ROOT / "docs" / "_build").rglob("*.md")})
 ENTRIES = [line.partition("->")[0] for line in (ROOT / "docs" / "words.txt").read_text("utf-8").splitlines()]
 
 
 def find_entries(line: str) -> list[str]:
     """Return the entries of the dictionary that codespell finds in a line."""
     return [match[0] for match in PATTERN.finditer(line) if match[0].lower() in ENTRIES]
+
+
+def read_texts() -> Iterator[tuple[str, str]]:
+    """Yield the pages and the docstrings of the package, with their places."""
+    for page in PAGES:
+        yield page.name, page.read_text("utf-8")
+    for path in sorted((ROOT / "ctxbackends").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.name}:{getattr(node, 'lineno', 1)}", ast.get_docstring(node) or ""
+
+
+def find_divided(text: str) -> list[str]:
+    """Return the phrases that begin on one line of a text and end on the next."""
+    pattern = re.compile(PATTERN.pattern.replace(" ", r"\s"))
+    matches = [match[0] for match in pattern.finditer(re.sub(r"\n[ \t]+", "\n", text)) if "\n" in match[0].strip()]
+    return [phrase for phrase in (" ".join(match.split()) for match in matches) if phrase.lower() in ENTRIES]
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -40,3 +63,11 @@ def test_plain_english_is_accepted(line: str) -> None:
 
 def test_a_phrase_is_found_in_a_sentence() -> None:
     assert ["is no", "of its own"] == find_entries("A page is no response, and it has a name of its own.")
+
+
+def test_a_divided_phrase_is_found() -> None:
+    assert ["of its own"] == find_divided("It has a name of\n  its own. There is\nno other name of its own.")
+
+
+def test_no_phrase_is_divided() -> None:
+    assert {} == {place: phrases for place, text in read_texts() if (phrases := find_divided(text))}
