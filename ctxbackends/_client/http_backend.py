@@ -23,6 +23,7 @@ from ctxbackends._client.connection import ServerConnection
 from ctxbackends._client.embedding import embed
 from ctxbackends._client.launcher import Launcher
 from ctxbackends._client.prompts import MISSING_PROMPT, Conversation, Prompt, build_chat_request, build_messages
+from ctxbackends._client.readiness import is_response_of_ready_server, raise_if_not_loaded, state_of_failure
 from ctxbackends._client.stream import ChatStream
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.request_options import RequestOptions
@@ -39,18 +40,10 @@ from ctxbackends._wire.body_settings import adapt_table
 from ctxbackends._wire.operations.openai import VectorEncoding
 from ctxbackends._wire.options import OptionTable
 from ctxbackends.errors import (
-    APIConnectionError,
     APIStatusError,
-    APITimeoutError,
     BackendError,
-    EmptyModelListError,
-    ModelLoadFailedError,
-    ModelLoadingError,
     NoModelError,
-    NotFoundError,
-    RedirectError,
     ResponseError,
-    ServerDiedError,
     StrictSchemaError,
     UnsupportedOperationError,
     UnsupportedOptionError,
@@ -146,7 +139,7 @@ class HTTPBackend(NotPicklable):
         try:
             await self._list_models(call, on_progress)
         except (APIStatusError, ResponseError) as error:
-            if not _is_response_of_ready_server(error):
+            if not is_response_of_ready_server(error):
                 raise
         await self._check_not_sleeping(call)
 
@@ -186,23 +179,11 @@ class HTTPBackend(NotPicklable):
         def list_models() -> Operation[tuple[ModelInfo, ...]]:
             models = yield from self._profile.list_models()
             if call.timeouts.ready is not None:
-                self._raise_if_not_loaded(models, model or self.default_model)
+                raise_if_not_loaded(models, model or self.default_model)
             return models
 
         retry = call.policy if wait else None
         return await self._connection.probe(list_models, call=call, retry=retry, on_progress=on_progress)
-
-    def _raise_if_not_loaded(self, models: Sequence[ModelInfo], name: str | None) -> None:
-        """Raise if ``name`` is loading or failed to load: a llama-server router lists models in any state."""
-        model = next((model for model in models if name in (model.id, *model.aliases)), None)
-        if model is None or model.state is None:
-            return
-        if model.state in ("loading", "downloading"):
-            raise ModelLoadingError(200, body=f"the model {model.id} is loading".encode(), message="Loading model")
-        if model.state == "failed":
-            raise ModelLoadFailedError(
-                200, body=f"the model {model.id} failed to load".encode(), message="failed to load"
-            )
 
     async def status(self) -> ServerStatus:
         """See :meth:`Backend.status`."""
@@ -216,20 +197,10 @@ class HTTPBackend(NotPicklable):
         try:
             async with asyncio.timeout(timeouts.total):  # one probe, however many requests it takes
                 status = await self._connection.execute(self._profile.status(self.default_model), timeouts=timeouts)
-        except APIConnectionError as error:
-            return self._status("refused" if error.refused else "unreachable", error.problem)
-        except (APITimeoutError, ServerDiedError) as error:
-            return self._status("unreachable", error.problem)
+        except BackendError as error:
+            return self._status(*state_of_failure(error))
         except TimeoutError:
             return self._status("unreachable", f"no complete response within {timeouts.total:g} s")
-        except ModelLoadingError as error:
-            return self._status("loading", error.message)
-        except EmptyModelListError as error:
-            return self._status("ready", error.problem)
-        except NotFoundError as error:
-            return self._status("error", f"{error.problem}{error.request_text}")
-        except BackendError as error:
-            return self._status("error", error.problem)
         if status.slots is not None:
             self._connection.limiter.set_limit(status.slots)
         return self._fill_status(status)
@@ -434,16 +405,3 @@ class HTTPBackend(NotPicklable):
             return self._codec.encode_chat(request, stream=stream)
         except (UnsupportedOptionError, StrictSchemaError) as error:
             raise self._connection.annotate(error) from error.__cause__
-
-
-def _is_response_of_ready_server(error: APIStatusError | ResponseError) -> bool:
-    """Return whether an error of the model list shows that the server is ready, which is all that was asked.
-
-    Gateways have no list (404, 405, 501), protect it (403), or answer with a page of their own. A rejected key (401), a
-    redirect and any other 5xx mean that generations fail too.
-    """
-    if isinstance(error, ResponseError):
-        return isinstance(error, EmptyModelListError) or bool(error.body)  # without a body, it was not valid HTTP
-    if isinstance(error, ModelLoadingError | ModelLoadFailedError | RedirectError):
-        return False
-    return error.status_code == 501 or (error.status_code < 500 and error.status_code != 401)

@@ -19,16 +19,15 @@ import msgspec
 
 from ctxbackends._chat.servers import ServerStatus
 from ctxbackends._client.backend import Backend
-from ctxbackends._structured import probe_schema
-from ctxbackends.knowledge._errors import KnowledgeError, UnenforcedSchemaError
+from ctxbackends.knowledge._errors import KnowledgeError
 from ctxbackends.knowledge._extract.activity import Activity, Monitor, Phase
-from ctxbackends.knowledge._extract.budget import Budget, compute_budget, estimate_tokens
+from ctxbackends.knowledge._extract.budget import Budget, estimate_tokens
 from ctxbackends.knowledge._extract.collector import RowCollector
 from ctxbackends.knowledge._extract.distributed import DistributedExtractor, Workers
 from ctxbackends.knowledge._extract.journal import Journal
-from ctxbackends.knowledge._extract.model_size import read_model_size
 from ctxbackends.knowledge._extract.options import RunKeywords, RunOptions
 from ctxbackends.knowledge._extract.packing import AnyChunk
+from ctxbackends.knowledge._extract.preparation import check_enforcement, choose_prompt
 from ctxbackends.knowledge._extract.progress import Event, OnEvent, Plan, Progress, Report
 from ctxbackends.knowledge._extract.prompt import Prompt
 from ctxbackends.knowledge._extract.reading import Reader, measure_text
@@ -245,15 +244,7 @@ class Ingestion:
             return
         self._phase = "probing"
         self._monitor.on_phase()
-        probe = await probe_schema(self._backend, model=self._options.model)
-        if probe.outcome != "enforced":
-            problem = "the server ignored" if probe.outcome == "ignored" else "the server may have ignored"
-            raise UnenforcedSchemaError(
-                f"schema not enforced: {problem} the schema of a test request; choose another server, or use "
-                "--allow-unenforced",
-                backend=self._backend.name,
-                endpoint=self._backend.endpoint,
-            )
+        await check_enforcement(self._backend, model=self._options.model)
         self._enforcement = "proven"
 
     async def _prepare_sources(self) -> Budget:
@@ -263,32 +254,8 @@ class Ingestion:
         for source in self._sources:
             self._inputs.append(await _run_in_thread(source.prepare))
             self._size += await _run_in_thread(partial(measure_text, source, speakers=self._options.speakers))
-        size = await read_model_size(self._backend, self._status, model=self._options.model)
-        per_question = self._options.kinds_per_question or size.kinds_per_question
-        create_prompt = partial(Prompt, self._options.kinds, per_question, instructions=self._options.instructions)
-        budget = await self._fit_turns(create_prompt(has_turns=True)) if size.needs_turns else None
-        has_turns = budget is not None
-        self._budget = budget or await self._compute_budget(create_prompt())
-        self._prompt = create_prompt(answer_tokens=self._budget.answer_tokens, has_turns=has_turns)
+        self._prompt, self._budget = await choose_prompt(self._backend, self._status, self._options)
         return self._budget
-
-    async def _fit_turns(self, prompt: Prompt) -> Budget | None:
-        """Return the budget of a prompt with example turns, None if they leave too little room."""
-        try:
-            budget = await self._compute_budget(prompt)
-        except KnowledgeError:
-            return None
-        return budget if budget.has_room_for_turns else None
-
-    async def _compute_budget(self, prompt: Prompt) -> Budget:
-        return await compute_budget(
-            self._backend,
-            prompt.frames,
-            model=self._options.model,
-            context_length=self._status.context_length,
-            chunk_tokens=self._options.chunk_tokens,
-            has_passes=self._options.passes > 1,
-        )
 
     # --- chunks -----------------------------------------------------------------------------------
 
