@@ -39,6 +39,7 @@ START_SECONDS = 300.0
 LEASE_SECONDS = 15.0
 """A worker that hears nothing of its driver for so long ends by itself. Its node may be cut off from the cluster."""
 BEAT_SECONDS = 3.0
+WATCH_SECONDS = 1.0
 
 _VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
@@ -176,8 +177,8 @@ class RayWorker(Generic[Item, Result]):
 
     async def open(self, spec: bytes) -> None:
         """Open the worker."""
-        self.host = await self._call("open", spec)
         self._beating = asyncio.create_task(self._beat())
+        self.host = await self._call("open", spec)
 
     async def answer(self, items: Sequence[Item], /) -> Sequence[Result]:
         """Return the results of a block."""
@@ -238,10 +239,9 @@ class WorkerActor:
     def __init__(self) -> None:
         self._host = WorkerHost()
         self._watching: asyncio.Task[None] | None = None
-        self._beat_at = 0.0
+        self._silent_seconds = 0.0
 
     async def open(self, spec: bytes) -> bytes:
-        await self.beat()
         self._watching = asyncio.create_task(self._watch())
         return await self._host.open(spec)
 
@@ -249,14 +249,16 @@ class WorkerActor:
         return await self._host.answer(items)
 
     async def beat(self) -> None:
-        self._beat_at = asyncio.get_running_loop().time()
+        self._silent_seconds = 0.0
 
     async def close(self) -> None:
         await self._host.aclose()
 
     async def _watch(self) -> None:
-        while asyncio.get_running_loop().time() - self._beat_at < LEASE_SECONDS:
-            await asyncio.sleep(1.0)
+        # Not by a clock: an event loop that is blocked, as by an import on a busy node, hears its driver afterwards.
+        while self._silent_seconds < LEASE_SECONDS:
+            await asyncio.sleep(WATCH_SECONDS)
+            self._silent_seconds += WATCH_SECONDS
         end_process()
 
 

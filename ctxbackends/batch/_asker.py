@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 import attrs
@@ -15,6 +15,7 @@ from ctxbackends._chat.responses import Completion, Embeddings
 from ctxbackends._config.request_options import RequestOptions
 from ctxbackends.batch._answers import BatchAnswer, build_answer, build_failure, count_tokens
 from ctxbackends.batch._errors import BatchModelError
+from ctxbackends.batch._journal import LineGroup
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
@@ -80,8 +81,8 @@ class Asker:
         options: The options of the batch.
         report: Counts the requests.
         served: Checks the model of each answer.
-        store: Stores an answer on the disk, None for none. The slot of the row is kept meanwhile: so a batch that is
-            killed repeats no more rows than were in flight.
+        store: Writes an answer into the journal, None for none. That is done before the slot of the row is free: so a
+            batch that is killed repeats no more rows than were in flight.
 
     Attributes:
         is_stopped: No row is sent any more.
@@ -96,7 +97,7 @@ class Asker:
         options: BatchOptions,
         report: BatchReport,
         served: ServedModels,
-        store: Callable[[BatchAnswer], Awaitable[None]] | None = None,
+        store: Callable[[BatchAnswer], LineGroup | None] | None = None,
     ) -> None:
         self._replicas = replicas
         self._rate_limit = rate_limit
@@ -115,12 +116,12 @@ class Asker:
         self.pausing = 0
         self.on_pause: Callable[[], None] | None = None
 
-    async def ask(self, row: BatchRow) -> BatchAnswer:
-        """Return the answer to a row, or the error of this row, when it is stored.
+    async def ask(self, row: BatchRow) -> tuple[BatchAnswer, LineGroup | None]:
+        """Return the answer to a row, or the error of this row, and the group of its line in the journal.
 
         Raises:
             BackendError: The error of all rows.
-            BatchJournalError: It cannot be stored.
+            BatchJournalError: It cannot be written.
         """
         started = 0.0
         attempts = _Attempts()
@@ -157,7 +158,7 @@ class Asker:
                     raise
                 pause = self._handle(error, replica, attempts)
                 if pause is None:
-                    return await self._finish(
+                    return self._finish(
                         build_failure(
                             row,
                             error,
@@ -168,7 +169,7 @@ class Asker:
                     )
             else:
                 replica.answers += 1
-                return await self._finish(
+                return self._finish(
                     build_answer(
                         row,
                         result,
@@ -192,10 +193,8 @@ class Asker:
         finally:
             self.pausing -= 1
 
-    async def _finish(self, answer: BatchAnswer) -> BatchAnswer:
-        if self._store is not None:
-            await self._store(answer)
-        return answer
+    def _finish(self, answer: BatchAnswer) -> tuple[BatchAnswer, LineGroup | None]:
+        return answer, None if self._store is None else self._store(answer)
 
     def stop(self) -> None:
         """Cancel the tasks that wait for a row or a slot. Those whose requests were sent go on."""

@@ -12,8 +12,8 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 import msgspec
@@ -21,6 +21,7 @@ import msgspec
 from ctxbackends._util.files import IGNORE_ALL, IGNORE_FILE, ignore_directory, replace_file, sync_directory
 from ctxbackends._util.locks import delete_and_release, lock_descriptor
 from ctxbackends.batch._errors import BatchJournalError
+from ctxbackends.batch._journal_manifest import MANIFEST_FILE, VERSION, Manifest
 from ctxbackends.batch._journal_part import (
     PART_NAME,
     USE_ANOTHER,
@@ -28,52 +29,18 @@ from ctxbackends.batch._journal_part import (
     Entry,
     JournalPart,
     Line,
+    LineGroup,
     closed_error,
     decode_line,
     wrap_errors,
 )
 from ctxbackends.batch._key_index import FINAL, KeyIndex
 
-__all__ = ["Entry", "Journal", "JournalPart", "Manifest"]
+__all__ = ["Entry", "Journal", "JournalPart", "LineGroup"]
 
-VERSION = 1
-MANIFEST_FILE = "manifest.json"
 LOCK_FILE = ".lock"
 _REMNANT = re.compile(rf"\.{re.escape(MANIFEST_FILE)}\.[0-9a-f]+\.tmp|\.shared-[0-9a-f]+")
 """Files of a process that was killed: of an atomic write, and of an engine with workers on other machines."""
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="ctxbackends batch journal"):
-    """The run that a journal belongs to, without its input.
-
-    Attributes:
-        fingerprint: Hash of the run's options and backends, in hex.
-        parts: A hash of each option and of the backends by name, to tell which of them differ.
-        version: Version of the journal.
-        outputs: The files that were written from the journal.
-    """
-
-    fingerprint: str
-    parts: dict[str, str] = {}
-    version: int = VERSION
-    outputs: tuple[str, ...] = ()
-
-    def has_output(self, path: Path) -> bool:
-        """Return whether a file was written from the journal."""
-        return os.path.realpath(path) in self.outputs
-
-    def describe_difference(self, other: Manifest) -> str:
-        """Return the names of the options that differ, for people."""
-        names = [name for name in {**self.parts, **other.parts} if self.parts.get(name) != other.parts.get(name)]
-        return ", ".join(names) if self.parts and other.parts and names else "options or backends"
-
-
-def read_manifest(directory: Path) -> Manifest | None:
-    """Return the manifest of a journal, None if the directory has none that can be read."""
-    try:
-        return msgspec.json.decode((directory / MANIFEST_FILE).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 _OWNER = re.compile(r"process \d+ on .*")
@@ -82,7 +49,7 @@ _OFFSET_BITS = 43
 _OFFSETS = (1 << _OFFSET_BITS) - 1
 """An indexed position: whether it is an answer, the number of the part, the offset in it."""
 
-_READ_SIZE = 1 << 14  # bytes; most lines fit
+_READ_SIZE = 1 << 16  # bytes; the answers of rows that follow one another are close together
 _BUFFER_SIZE = 1 << 18
 
 
@@ -125,7 +92,7 @@ class Journal:
         self._index = KeyIndex()
         self._mutex = threading.Lock()  # refresh() may run in a thread
         self._parts: list[_Part] = []
-        self._reader: FileIO | None = None
+        self._reader: BinaryIO | None = None
         self._reader_part: _Part | None = None
         self._names: set[str] = set()
         self._has_answer = False
@@ -334,16 +301,13 @@ class Journal:
         part.end = end
 
     def _read_line(self, part: _Part, offset: int) -> bytes:
-        if self._reader is None or self._reader_part is not part:
+        reader = self._reader
+        if reader is None or self._reader_part is not part:
             self._close_reader()
-            self._reader, self._reader_part = FileIO(part.path), part
-        self._reader.seek(offset)
-        line = b""
-        while chunk := self._reader.read(_READ_SIZE):
-            line += chunk
-            if b"\n" in chunk:
-                break
-        return line[: line.find(b"\n") + 1]
+            reader = open(part.path, "rb", buffering=_READ_SIZE)  # noqa: SIM115  # for many lines
+            self._reader, self._reader_part = reader, part
+        reader.seek(offset)
+        return reader.readline()
 
     def _decode(self, part: _Part, line: bytes, offset: int) -> Line:
         try:
@@ -358,14 +322,18 @@ class Journal:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    async def append(self, entries: Sequence[Entry]) -> None:
-        """Append entries, and return when they are on the disk.
+    def write(self, entries: Sequence[Entry]) -> LineGroup | None:
+        """Append entries, and return the group that is synced with them, None without entries.
 
-        :meth:`get` finds them after a :meth:`refresh`. They are written also if the caller is cancelled.
+        :meth:`get` finds them after a :meth:`refresh`.
 
         Raises:
             BatchJournalError: They cannot be written. Earlier entries are kept.
         """
+        return self._own.write(entries)
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Append entries, and return when they are on the disk. See :meth:`write`."""
         await self._own.append(entries)
 
     def close(self) -> None:

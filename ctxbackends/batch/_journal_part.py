@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -71,13 +72,50 @@ decode_line = msgspec.json.Decoder(Line).decode
 _encode_line = msgspec.json.Encoder().encode
 
 
-class _Group:
-    """Lines that are written and synced together."""
+class LineGroup:
+    """Lines that are written, and synced together.
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.done = asyncio.Event()
-        self.error: Exception | None = BatchJournalError("event loop closed before the journal was written")
+    Args:
+        descriptor: Their file, which the group closes.
+        directory: The directory of the journal.
+
+    Attributes:
+        error: Why they could not be synced, None if they were, or were not yet.
+    """
+
+    def __init__(self, descriptor: int, directory: Path) -> None:
+        self._descriptor = descriptor
+        self._directory = directory
+        self._is_synced = False
+        self._is_done = asyncio.Event()
+        self.error: OSError | None = None
+
+    def sync(self) -> None:
+        """Sync the file, and store the error if that fails: the system reports it only once. Idempotent."""
+        if not self._is_synced and self.error is None:
+            try:
+                os.fsync(self._descriptor)
+                self._is_synced = True
+            except OSError as error:
+                self.error = error
+
+    def end(self) -> None:
+        """Wake those that wait. Idempotent."""
+        if not self._is_done.is_set():
+            os.close(self._descriptor)
+            self._is_done.set()
+
+    async def wait(self) -> None:
+        """Return when the lines are on the disk.
+
+        Raises:
+            BatchJournalError: They cannot be written.
+        """
+        if not self._is_done.is_set():
+            await self._is_done.wait()
+        if self.error is not None:
+            with wrap_errors(self._directory, "write"):
+                raise self.error
 
 
 class JournalPart:
@@ -92,56 +130,59 @@ class JournalPart:
         self._descriptor = -1
         self._is_closed = False
         self._thread = ThreadPoolExecutor(1, "journal")  # its own: others may fill the loop's threads
-        self._group: _Group | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._group: LineGroup | None = None
+        self._groups: deque[LineGroup] = deque()
+        self._syncer: asyncio.Task[None] | None = None
 
-    async def append(self, entries: Sequence[Entry]) -> None:
-        """Append entries, and return when they are on the disk.
+    def write(self, entries: Sequence[Entry]) -> LineGroup | None:
+        """Append entries, and return the group that is synced with them, None without entries.
 
-        They are written also if the caller is cancelled.
+        They are in the file then, and outlive the process. This is called in the event loop: such a write goes into
+        the memory of the system.
 
         Raises:
             BatchJournalError: They cannot be written. Earlier entries are kept.
         """
-        lines = [encode_entry(entry) for entry in entries]
+        lines = b"".join([encode_entry(entry) for entry in entries])
         if not lines:
-            return
+            return None
         if self._is_closed:
             raise closed_error(self.directory)
-        if self._group is None:
-            self._group = _Group()
-        group = self._group
-        group.lines += lines
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_groups())
-        await group.done.wait()
-        if group.error is not None:
-            with wrap_errors(self.directory, "write"):
-                raise group.error
-
-    async def _write_groups(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (group := self._group) is not None:
-            self._group = None
+        with wrap_errors(self.directory, "write"):
+            if self._descriptor < 0:
+                self._descriptor = self._create()
             try:
-                if self._is_closed:
-                    raise closed_error(self.directory)
-                await loop.run_in_executor(self._thread, self._write, b"".join(group.lines))
-                group.error = None
-            except Exception as error:
-                group.error = error
-            finally:
-                group.done.set()
+                append_lines(self._descriptor, lines)
+            except OSError:
+                self._close()
+                raise
+            if self._group is None:
+                self._group = LineGroup(os.dup(self._descriptor), self.directory)
+                self._groups.append(self._group)
+        if self._syncer is None or self._syncer.done():
+            self._syncer = asyncio.create_task(self._sync_groups())
+        return self._group
 
-    def _write(self, lines: bytes) -> None:
-        if self._descriptor < 0:
-            self._descriptor = self._create()
-        try:
-            append_lines(self._descriptor, lines)
-            os.fsync(self._descriptor)
-        except OSError:
-            self._close()  # if it ends within a line, nothing may follow: the next entries get another part
-            raise
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Append entries, and return when they are on the disk.
+
+        Raises:
+            BatchJournalError: They cannot be written. Earlier entries are kept.
+        """
+        if (group := self.write(entries)) is not None:
+            await group.wait()
+
+    async def _sync_groups(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._groups:
+            group = self._groups[0]
+            self._group = None
+            await loop.run_in_executor(self._thread, group.sync)
+            if group.error is not None:
+                self._close()
+            group.end()
+            if self._groups:  # close() may have ended them
+                self._groups.popleft()
 
     def _create(self) -> int:
         name = f"part-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}.jsonl"
@@ -152,14 +193,20 @@ class JournalPart:
         return descriptor
 
     def _close(self) -> None:
+        """Close the part after an error. If it ends within a line, nothing may follow: the next entries get another."""
+        self._group = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def close(self) -> None:
-        """Close the part. Idempotent."""
+        """Sync and close the part. Idempotent."""
         self._is_closed = True
-        self._thread.shutdown()  # after the write that is going on
+        self._thread.shutdown()  # after the sync that is going on
+        while self._groups:
+            group = self._groups.popleft()
+            group.sync()
+            group.end()
         self._close()
 
 

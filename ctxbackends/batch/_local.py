@@ -82,7 +82,7 @@ class _Tasks:
                 row = await self._asker.wait(_next(self._rows))
             if row is None:
                 return
-            await self._answers.put(await self._asker.ask(row))
+            await self._answers.put(*await self._asker.ask(row))
 
 
 async def _next(values: AsyncIterator[T]) -> T | None:

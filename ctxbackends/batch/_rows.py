@@ -39,6 +39,5 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             run: All that the answer depends on besides the row: the options of the run, and the backends.
         """
-        hashed = hashlib.blake2b(run, digest_size=16)
-        hashed.update(encode_deterministic([self.id, self.operation, self.prompt, self.options]))
-        return hashed.digest()
+        question = encode_deterministic([self.id, self.operation, self.prompt, self.options])
+        return hashlib.blake2b(run + question, digest_size=16).digest()

@@ -23,7 +23,8 @@ from ctxbackends.batch._distribution import Distribution
 from ctxbackends.batch._errors import BatchError, BatchInputError, Problem
 from ctxbackends.batch._forms import check_row
 from ctxbackends.batch._inputs import BatchInput, validate
-from ctxbackends.batch._journal import Journal, Manifest
+from ctxbackends.batch._journal import Entry, Journal, LineGroup
+from ctxbackends.batch._journal_manifest import Manifest
 from ctxbackends.batch._limits import WINDOW, RateLimit
 from ctxbackends.batch._local import ask_here
 from ctxbackends.batch._options import BatchOptions, BatchReport
@@ -271,22 +272,27 @@ class BatchRun:
                 partial(Journal, self._directory, manifest, fresh=self._fresh)
             )
 
-    async def _store(self, answer: BatchAnswer) -> None:
+    def _store(self, answer: BatchAnswer) -> LineGroup | None:
         assert self.journal is not None, "called with a journal"
-        await self.journal.append([to_entry(self.key(answer.row), answer)])
+        return self.journal.write([to_entry(self.key(answer.row), answer)])
 
     async def _unanswered_rows(self, served: ServedModels, answers: AnswerQueue) -> AsyncGenerator[BatchRow, None]:
         """Iterate over the rows that the journal has no answer to. Its answers go into the queue."""
         async with aclosing(_iterate(self._rows)) as rows:
             async for row in rows:
-                key = self.key(row)
-                entry = self.journal.get(key) if self.journal is not None and self.journal.answered(key) else None
+                entry = self._find_answer(row)
                 if entry is None:
                     yield row
                     continue
                 answer = from_entry(row, entry)
                 served.check(row, answer.served_model, "an earlier run")
                 await answers.put(answer)
+
+    def _find_answer(self, row: BatchRow) -> Entry | None:
+        if not self.journal:  # without an entry of an earlier run
+            return None
+        key = self.key(row)
+        return self.journal.get(key) if self.journal.answered(key) else None
 
     # --- the figures ------------------------------------------------------------------------------
 

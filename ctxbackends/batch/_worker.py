@@ -12,7 +12,7 @@ from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._registry import Registry
 from ctxbackends.batch._answers import BatchAnswer, to_entry
 from ctxbackends.batch._asker import Asker
-from ctxbackends.batch._journal import JournalPart
+from ctxbackends.batch._journal import JournalPart, LineGroup
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
@@ -89,14 +89,17 @@ class BatchWorker:
 
     async def _answer(self, row: BatchRow) -> BatchAnswer:
         try:
-            return await self._asker.ask(row)
+            answer, written = await self._asker.ask(row)
+            if written is not None:
+                await written.wait()
         except Exception:
             self._asker.stop()
             raise
+        return answer
 
-    async def _store(self, answer: BatchAnswer) -> None:
+    def _store(self, answer: BatchAnswer) -> LineGroup | None:
         assert self._part is not None, "called with a journal"
-        await self._part.append([to_entry(answer.row.digest(self._spec.fingerprint), answer)])
+        return self._part.write([to_entry(answer.row.digest(self._spec.fingerprint), answer)])
 
     async def aclose(self) -> None:
         """Cancel the requests, and close the servers and the part. Idempotent."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from ctxbackends.batch._errors import BatchJournalError
-from ctxbackends.batch._journal import Entry, Journal, JournalPart, Manifest
+from ctxbackends.batch._journal import Entry, Journal, JournalPart
+from ctxbackends.batch._journal_manifest import Manifest
 
 MANIFEST = Manifest(fingerprint="ab12")
 PROGRAM = "tests.batch.journal_entries"

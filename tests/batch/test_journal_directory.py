@@ -13,7 +13,8 @@ import pytest
 
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.batch._errors import BatchJournalError
-from ctxbackends.batch._journal import Journal, JournalPart, Manifest, read_manifest
+from ctxbackends.batch._journal import Journal, JournalPart
+from ctxbackends.batch._journal_manifest import Manifest, read_manifest
 from tests.batch.journal_entries import MANIFEST, answer, failure, fill, list_parts, read
 
 

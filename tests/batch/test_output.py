@@ -23,7 +23,8 @@ from ctxbackends import TokenLogprob, ToolCall, Usage
 from ctxbackends.batch import BatchAnswer, BatchOutputError, BatchRow, check_output, write_output
 from ctxbackends.batch._answers import to_entry
 from ctxbackends.batch._errors import BatchJournalError
-from ctxbackends.batch._journal import Entry, Journal, Manifest
+from ctxbackends.batch._journal import Entry, Journal
+from ctxbackends.batch._journal_manifest import Manifest
 from ctxbackends.batch._output import OutputCounts
 from ctxbackends.errors import APIConnectionError, StructuredOutputError
 from tests.batch.factories import Answers, chat, failure, key, vectors

@@ -12,7 +12,8 @@ import pytest
 from ctxbackends import TokenLogprob, ToolCall, Usage
 from ctxbackends.batch import BatchOutputError, BatchRow, check_output, write_output
 from ctxbackends.batch._answers import to_entry
-from ctxbackends.batch._journal import Journal, Manifest
+from ctxbackends.batch._journal import Journal
+from ctxbackends.batch._journal_manifest import Manifest
 from ctxbackends.batch._output import OutputCounts
 from ctxbackends.errors import StructuredOutputError
 from tests.batch.factories import Answers, chat, failure, key, vectors

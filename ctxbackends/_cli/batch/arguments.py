@@ -20,7 +20,7 @@ from ctxbackends._cli.log_privacy import PrivateFiles, path_of_stdin
 from ctxbackends._cli.text_inputs import STDIN
 from ctxbackends.batch._errors import BatchOutputError
 from ctxbackends.batch._inputs import TABLE_SUFFIXES
-from ctxbackends.batch._journal import Manifest, read_manifest
+from ctxbackends.batch._journal_manifest import Manifest, read_manifest
 from ctxbackends.batch._output import STDOUT, OutputFormat, check_output, is_stream
 
 _CHAT_PARSERS: Mapping[str, Callable[[str], Any]] = {
