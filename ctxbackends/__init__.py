@@ -1,4 +1,4 @@
-"""ctxbackends: one async interface to the model server that you already run. Public names, imported on first use."""
+"""One async interface to the model server that you already run. Public names, imported on first use."""
 
 from __future__ import annotations
 

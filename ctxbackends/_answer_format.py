@@ -1,4 +1,4 @@
-"""An answer that matches a JSON Schema: the option of its request, and the check of its text. Knows no wire format."""
+"""An answer that matches a JSON Schema: the option of its request, and the check of its text."""
 
 from __future__ import annotations
 

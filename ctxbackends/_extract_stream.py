@@ -1,4 +1,4 @@
-"""Structured output while it is generated: the finished members of the object, then the validated value."""
+"""Structured output while it is generated: finished members first, then the validated value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lazy import of a package's public names (PEP 562). The imports in its ``__init__`` are the one list of them."""
+"""Lazy import of a package's public names (PEP 562), as its ``__init__`` lists them."""
 
 from __future__ import annotations
 

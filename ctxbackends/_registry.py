@@ -1,4 +1,4 @@
-"""The registry: backend types and configured backends over shared sessions. Never chooses a backend by itself."""
+"""The registry of backend types and configured backends. Never chooses a backend by itself."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ class Registry(NotPicklable):
         await self.aclose()
 
 
-def build_config(type: str | BackendConfig, name: str | None, settings: BackendSettings) -> BackendConfig:  # noqa: A002
+def build_config(type: str | BackendConfig, name: str | None, settings: BackendSettings) -> BackendConfig:  # noqa: A002  # public
     """Return the configuration of a single backend, see :func:`open_backend`."""
     if not isinstance(type, BackendConfig):
         return BackendConfig(name=name or str(type), type=type, **settings)

@@ -1,4 +1,4 @@
-"""Structured output over any backend: pass a Python type, get a validated value of it. Knows no wire format."""
+"""Structured output over any backend: pass a Python type, get a validated value of it."""
 
 from __future__ import annotations
 

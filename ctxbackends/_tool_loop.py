@@ -1,4 +1,4 @@
-"""Tool loops: ask the model, run the tools that it calls, and send the results, until it calls no more."""
+"""Tool loops: ask the model, run the tools that it calls, send the results, and repeat."""
 
 from __future__ import annotations
 
@@ -285,7 +285,8 @@ def parse_arguments(tool: Tool, call: ToolCall) -> dict[str, Any]:
 async def call_function(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Call a function; one that is not ``async`` runs in a worker thread."""
     called = partial(function, **arguments)
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+    call = getattr(function, "__call__", None)  # noqa: B004  # whether it can be called is known
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
         return await called()
     return await _await_if_needed(await to_thread.run_sync(called))
 

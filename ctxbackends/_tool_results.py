@@ -1,4 +1,4 @@
-"""The value that a tool returns, as the content of its result; also results of MCP tools, which are not imported."""
+"""The value that a tool returns, as the content of its result. Accepts results of MCP tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed Python functions as tools: the schema of their signature, and the arguments of a call as Python values."""
+"""Typed Python functions as tools: the schema of their signature, and the arguments of a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages from dicts: of `Message.to_dict()`, of OpenAI's chat completions, and of Anthropic's Messages API.
+"""Messages from dicts: those of `Message.to_dict()`, of OpenAI and of Anthropic.
 
 A dict may mix the vendors' forms. Each member is converted or an error; none is dropped. Formats:
 https://platform.openai.com/docs/api-reference/chat/create, https://platform.claude.com/docs/en/api/messages

@@ -16,7 +16,7 @@ from ctxbackends._cli.live_line import ERASE, LINE, draw_first
 def ctx() -> None:
     """Run ``ctx``: ``ctx ai VERB`` and a few first-level commands; pass others to the next ``ctx`` on the PATH."""
     exit_on_interrupt()
-    from ctxbackends._cli.dispatch import hand_on, is_ours  # noqa: PLC0415  # `ctxbackends` needs none of it
+    from ctxbackends._cli.dispatch import hand_on, is_ours  # `ctxbackends` needs none of it
 
     arguments = sys.argv[1:]
     if not is_ours(arguments):
@@ -35,11 +35,11 @@ def _run(program: str) -> None:
     try:
         with LINE:
             draw_first(sys.argv[1:])
-            from importlib.util import find_spec  # noqa: PLC0415  # after the first line on the terminal
+            from importlib.util import find_spec  # after the first line on the terminal
 
             if any(find_spec(name) is None for name in ("click", "rich")):
                 sys.exit(f"{program}: the command line requires an extra; run pip install 'ctxbackends[cli]'")
-            from ctxbackends._cli.root import run  # noqa: PLC0415  # needs click
+            from ctxbackends._cli.root import run  # needs click
 
             run(program)
     finally:

@@ -18,7 +18,7 @@ from ctxbackends._cli.terminal import print_json, print_table, waiting
 @backend_options
 async def ping(choice: Choice, probe: bool, as_json: bool) -> None:
     """Wait until the server is ready; print backend, endpoint and first model."""
-    from ctxbackends._structured import probe_schema  # noqa: PLC0415
+    from ctxbackends._structured import probe_schema
 
     # Each probe of a ping is as short with --no-wait as without.
     async with open_choice(choice._replace(no_wait=False)) as backend:
@@ -91,7 +91,7 @@ async def models(choice: Choice, local: bool, as_json: bool) -> None:
     if local:
         if choice != Choice(None, None, None):
             raise click.UsageError("--local asks no server: remove --no-wait and the options that select a backend")
-        from ctxbackends._cli.pull import print_local_models  # noqa: PLC0415
+        from ctxbackends._cli.pull import print_local_models
 
         print_local_models(as_json=as_json)
         return

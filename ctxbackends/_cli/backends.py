@@ -52,7 +52,7 @@ class Choice(NamedTuple):
 @asynccontextmanager
 async def open_choice(choice: Choice, *, airgap: bool = False) -> AsyncIterator[Any]:
     """Open the selected backend; ``airgap`` turns it on even if the file does not."""
-    from ctxbackends.errors import NoModelError  # noqa: PLC0415  # help needs none of it
+    from ctxbackends.errors import NoModelError  # help needs none of it
 
     async with open_registry(choice, airgap=airgap) as (_, backend):
         try:
@@ -77,9 +77,9 @@ async def read_config(choice: Choice, *, airgap: bool = False) -> tuple[Any, boo
 
 async def add_models(error: Any, backend: Any) -> None:
     """Add the models to choose from to a NoModelError, or a note why the server cannot be asked for them."""
-    from ctxbackends._config.request_options import RequestOptions  # noqa: PLC0415
-    from ctxbackends._util.text import one_line  # noqa: PLC0415
-    from ctxbackends.errors import APIStatusError, BackendError  # noqa: PLC0415
+    from ctxbackends._config.request_options import RequestOptions
+    from ctxbackends._util.text import one_line
+    from ctxbackends.errors import APIStatusError, BackendError
 
     if error.models or hasattr(error, "__notes__"):
         return
@@ -96,7 +96,7 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
 
     ``airgap`` turns it on even if the file does not.
     """
-    from ctxbackends._registry import Registry  # noqa: PLC0415  # aiohttp is loaded only when a request is made
+    from ctxbackends._registry import Registry  # aiohttp is loaded only when a request is made
 
     if choice.source == "endpoint":
         return _registry_of_endpoint(choice, airgap=airgap)
@@ -104,8 +104,8 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
         return Registry([_adapt(_config_of_model(choice), choice)], airgap=airgap)
     if choice.source == "type":
         return Registry([_adapt(require_key(_config_of_type(choice)), choice)], airgap=airgap)
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
-    from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc
+    from ctxbackends._config.reader import load_ctxrc
 
     path = find_ctxrc()
     settings = load_ctxrc(path) if path is not None else None
@@ -119,14 +119,14 @@ def registry_of(choice: Choice, *, airgap: bool = False) -> Any:
 
 def _without_wait(config: Any) -> Any:
     # A server that the command starts itself is never ready at once.
-    import attrs  # noqa: PLC0415  # not loaded before the first line on the terminal
+    import attrs  # not loaded before the first line on the terminal
 
     return config if config.model_path is not None else attrs.evolve(config, ready_timeout=0.0)
 
 
 def _adapt(config: Any, choice: Choice) -> Any:
     """Return the configuration with the way of asking that the command chooses, unless the file has chosen another."""
-    import attrs  # noqa: PLC0415  # as above
+    import attrs
 
     return (
         attrs.evolve(config, complete_streams=False)
@@ -137,10 +137,10 @@ def _adapt(config: Any, choice: Choice) -> Any:
 
 def require_key(config: Any) -> Any:
     """Return the configuration with the variable of the vendor's key as a required one: no vendor answers without."""
-    import attrs  # noqa: PLC0415  # as above
+    import attrs
 
-    from ctxbackends._config.api_key import find_vendor_variable  # noqa: PLC0415
-    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
+    from ctxbackends._config.api_key import find_vendor_variable
+    from ctxbackends._profiles.builtin import PROFILES
 
     profile = PROFILES.get(config.type)
     variable = find_vendor_variable(config, profile) if profile is not None else None
@@ -149,10 +149,10 @@ def require_key(config: Any) -> Any:
 
 def _config_of_type(choice: Choice) -> Any:
     """Return the configuration of a type, for its own key and its default endpoint, which it does not wait for."""
-    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
-    from ctxbackends._config.backend_types import ALL_TYPES  # noqa: PLC0415
-    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
-    from ctxbackends.errors import UnknownBackendTypeError  # noqa: PLC0415
+    from ctxbackends._config.backend_config import BackendConfig
+    from ctxbackends._config.backend_types import ALL_TYPES
+    from ctxbackends._profiles.builtin import PROFILES
+    from ctxbackends.errors import UnknownBackendTypeError
 
     name = choice.backend or ""
     if name not in ALL_TYPES:
@@ -164,21 +164,21 @@ def _config_of_type(choice: Choice) -> Any:
 
 def _config_of_model(choice: Choice) -> Any:
     """Return the configuration of a server that the command starts itself."""
-    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
-    from ctxbackends.local._models import find_model_file  # noqa: PLC0415
+    from ctxbackends._config.backend_config import BackendConfig
+    from ctxbackends.local._models import find_model_file
 
     path = find_model_file(choice.model_path or "")
     return BackendConfig(name="llamacpp", type="llamacpp", model_path=str(path))
 
 
 def _registry_of_endpoint(choice: Choice, *, airgap: bool) -> Any:
-    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
-    from ctxbackends._config.reader import airgap_of  # noqa: PLC0415
-    from ctxbackends._config.request_settings import describe_endpoint  # noqa: PLC0415
-    from ctxbackends._http.addresses import is_loopback  # noqa: PLC0415
-    from ctxbackends._registry import Registry  # noqa: PLC0415
-    from ctxbackends._util.secrets import ENVIRONMENT  # noqa: PLC0415
+    from ctxbackends._config.backend_config import BackendConfig
+    from ctxbackends._config.ctxrc_file import find_ctxrc
+    from ctxbackends._config.reader import airgap_of
+    from ctxbackends._config.request_settings import describe_endpoint
+    from ctxbackends._http.addresses import is_loopback
+    from ctxbackends._registry import Registry
+    from ctxbackends._util.secrets import ENVIRONMENT
 
     # For an endpoint on the command line, no key is taken from .ctxrc or a default variable: a key is sent only to its
     # own endpoint.
@@ -201,7 +201,7 @@ def _registry_of_endpoint(choice: Choice, *, airgap: bool) -> Any:
 
 def _check_no_key_needed(host: str) -> None:
     """Raise UsageError for the host of a vendor, who answers no request without a key."""
-    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415
+    from ctxbackends._profiles.builtin import PROFILES
 
     for profile in PROFILES.values():
         url = urlsplit(profile.default_endpoint or "")
@@ -248,7 +248,7 @@ def backend_options(command: Callable[Concatenate[Choice, P], Coroutine[Any, Any
         choice = Choice(backend, endpoint, api_key_env, no_wait, model_path, source)
         click.get_current_context().find_root().meta[SOURCE] = choice.source
         raise_on_interrupt()
-        import asyncio  # noqa: PLC0415  # as above
+        import asyncio
 
         return asyncio.run(command(choice, *args, **options))
 
@@ -262,12 +262,12 @@ def find_source(backend: str | None, endpoint: str | None, api_key_env: str | No
             raise click.UsageError("--model-path cannot be combined with --backend, --endpoint or --api-key-env")
         return "model"
     if endpoint is not None:
-        from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415  # help needs none of it
+        from ctxbackends._profiles.builtin import PROFILES  # help needs none of it
 
         if backend is not None and backend not in PROFILES:
             raise click.UsageError(f"with --endpoint, --backend must be a backend type: {', '.join(PROFILES)}")
         return "endpoint"
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc
 
     if backend is not None and find_ctxrc() is None:
         return "type"

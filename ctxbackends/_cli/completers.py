@@ -23,7 +23,7 @@ def complete_backends(context: click.Context, _: click.Parameter, incomplete: st
     backends = None if context.params.get("endpoint") else _read_backends()
     if backends is not None:
         return _match(_describe(backends), incomplete)
-    from ctxbackends._config.backend_types import ALL_TYPES  # noqa: PLC0415  # reads the installed plug-ins
+    from ctxbackends._config.backend_types import ALL_TYPES  # reads the installed plug-ins
 
     return _match(((name, "") for name in ALL_TYPES), incomplete)
 
@@ -46,7 +46,7 @@ def complete_models(context: click.Context, _: click.Parameter, incomplete: str)
 
 def complete_model_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names of the cached models, and files."""
-    from ctxbackends.local._models import list_models  # noqa: PLC0415  # reads the cache
+    from ctxbackends.local._models import list_models  # reads the cache
 
     cached = ((model.name, model.description) for model in list_models() if model.state == "cached")
     return [*_match(cached, incomplete), _file(incomplete)]
@@ -54,7 +54,7 @@ def complete_model_files(_: click.Context, __: click.Parameter, incomplete: str)
 
 def complete_known_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names of the models that can be downloaded."""
-    from ctxbackends.local._known_models import KNOWN_MODELS  # noqa: PLC0415  # as above
+    from ctxbackends.local._known_models import KNOWN_MODELS
 
     return _match(((model.name, "") for model in KNOWN_MODELS), incomplete)
 
@@ -66,8 +66,8 @@ def complete_files(_: click.Context, __: click.Parameter, incomplete: str) -> li
 
 def complete_settings(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the settings of ``.ctxrc`` as ``config set`` names them."""
-    from ctxbackends._config.reader import FIELDS  # noqa: PLC0415  # imports the backend types
-    from ctxbackends._config.setting_edits import TOP_LEVEL_SETTINGS  # noqa: PLC0415  # as above
+    from ctxbackends._config.reader import FIELDS  # imports the backend types
+    from ctxbackends._config.setting_edits import TOP_LEVEL_SETTINGS
 
     backends = _read_backends() or {}
     keys = [f"{name}.{field}" for name in backends if incomplete.startswith(f"{name}.") for field in FIELDS]
@@ -84,9 +84,9 @@ def complete_removable(context: click.Context, parameter: click.Parameter, incom
 
 def complete_value(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the values of the setting ``key`` that can be listed; files for a path."""
-    from ctxbackends._config.backend_types import ALL_TYPES  # noqa: PLC0415  # imports the backend types
-    from ctxbackends._config.reader import FIELDS, PATH_FIELDS  # noqa: PLC0415  # as above
-    from ctxbackends._config.yaml_nodes import flag_of  # noqa: PLC0415  # as above
+    from ctxbackends._config.backend_types import ALL_TYPES  # imports the backend types
+    from ctxbackends._config.reader import FIELDS, PATH_FIELDS
+    from ctxbackends._config.yaml_nodes import flag_of
 
     key = context.params.get("key") or ""
     field = key.rpartition(".")[2]
@@ -106,8 +106,8 @@ def complete_value(context: click.Context, _: click.Parameter, incomplete: str) 
 
 def _read_backends() -> dict[str, dict[str, str]] | None:
     """Return the texts in the entries of the nearest ``.ctxrc`` by name; None without a file."""
-    from ctxbackends._config.ctxrc_file import find_ctxrc, read_text  # noqa: PLC0415  # not for commands and options
-    from ctxbackends._config.yaml_nodes import compose  # noqa: PLC0415  # as above
+    from ctxbackends._config.ctxrc_file import find_ctxrc, read_text  # not for commands and options
+    from ctxbackends._config.yaml_nodes import compose
 
     path = find_ctxrc()
     if path is None:
@@ -131,12 +131,12 @@ def _describe(backends: Mapping[str, Mapping[str, str]]) -> Iterable[tuple[str, 
 
 
 def _match(values: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem  # noqa: PLC0415  # this module is imported by every command
+    from click.shell_completion import CompletionItem  # this module is imported by every command
 
     return [CompletionItem(value, help=text or None) for value, text in values if value.startswith(incomplete)]
 
 
 def _file(incomplete: str) -> CompletionItem:
-    from click.shell_completion import CompletionItem  # noqa: PLC0415  # as above
+    from click.shell_completion import CompletionItem
 
     return CompletionItem(incomplete, type="file")

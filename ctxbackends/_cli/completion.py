@@ -136,7 +136,7 @@ def complete(group: click.Group, instruction: str) -> int:
 
 
 def _answer(group: click.Group, shell: str, line: str) -> list[str]:
-    from click.shell_completion import ShellComplete, split_arg_string  # noqa: PLC0415  # needed only here
+    from click.shell_completion import ShellComplete, split_arg_string  # needed only here
 
     words = split_arg_string(line + _CURSOR)  # the mark keeps an empty last word
     word = words.pop().removesuffix(_CURSOR)

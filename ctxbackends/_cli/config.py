@@ -38,9 +38,9 @@ def config() -> None:
 @debug_option
 def list_backends(as_json: bool) -> None:
     """List the backends of .ctxrc."""
-    from ctxbackends._config.ctxrc_file import no_backend_error  # noqa: PLC0415
-    from ctxbackends._config.summary import summarise  # noqa: PLC0415
-    from ctxbackends._util.secrets import ENVIRONMENT  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import no_backend_error
+    from ctxbackends._config.summary import summarise
+    from ctxbackends._util.secrets import ENVIRONMENT
 
     file = _load()
     if as_json:
@@ -53,8 +53,8 @@ def list_backends(as_json: bool) -> None:
 
 
 def _row(backend: BackendConfig, default: str | None) -> dict[str, str]:
-    from ctxbackends._config.summary import find_endpoint, find_key_variable  # noqa: PLC0415
-    from ctxbackends._util.secrets import ENVIRONMENT  # noqa: PLC0415
+    from ctxbackends._config.summary import find_endpoint, find_key_variable
+    from ctxbackends._util.secrets import ENVIRONMENT
 
     variable = find_key_variable(backend)
     return {
@@ -76,9 +76,9 @@ def show_settings(name: str | None, as_json: bool) -> None:
 
     API keys and passwords are never shown.
     """
-    from ctxbackends._config.summary import format_setting, summarise  # noqa: PLC0415
-    from ctxbackends._util.secrets import ENVIRONMENT  # noqa: PLC0415
-    from ctxbackends.errors import UnknownBackendError  # noqa: PLC0415
+    from ctxbackends._config.summary import format_setting, summarise
+    from ctxbackends._util.secrets import ENVIRONMENT
+    from ctxbackends.errors import UnknownBackendError
 
     file = _load()
     names = [backend.name for backend in file.backends]
@@ -101,7 +101,7 @@ def show_settings(name: str | None, as_json: bool) -> None:
 
 
 def _top_level(file: CtxConfig) -> dict[str, Any]:
-    from ctxbackends._config.reader import context_dir_of  # noqa: PLC0415
+    from ctxbackends._config.reader import context_dir_of
 
     assert file.path is not None
     values: dict[str, Any] = {"path": str(file.path)}
@@ -127,13 +127,13 @@ def set_value(key: str, value: str) -> None:
     A list is written as [a, b], a mapping as {name: value}. A path is relative to this directory. An invalid value
     leaves the file unchanged.
     """
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
-    from ctxbackends._config.reader import PATH_FIELDS  # noqa: PLC0415
-    from ctxbackends._config.setting_edits import set_setting  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc
+    from ctxbackends._config.reader import PATH_FIELDS
+    from ctxbackends._config.setting_edits import set_setting
 
     field = key.rpartition(".")[2]
     if field == "model_path":
-        from ctxbackends._cli.setup import resolve_model_file  # noqa: PLC0415
+        from ctxbackends._cli.setup import resolve_model_file
 
         value = resolve_model_file(os.path.expanduser(value), key)
     path = find_ctxrc() or Path.cwd() / ".ctxrc"
@@ -157,7 +157,7 @@ def remove(key: str) -> None:
 
     Comments above a backend are kept, those inside it are removed.
     """
-    from ctxbackends._config.setting_edits import remove_setting  # noqa: PLC0415
+    from ctxbackends._config.setting_edits import remove_setting
 
     path = _find()
     removal = remove_setting(path, key)
@@ -182,7 +182,7 @@ def _describe_no_default(names: Sequence[str]) -> str:
 @debug_option
 def set_default(name: str) -> None:
     """Set the default backend."""
-    from ctxbackends._config.setting_edits import set_setting  # noqa: PLC0415
+    from ctxbackends._config.setting_edits import set_setting
 
     path = _find()
     changed = set_setting(path, "default_backend", name)
@@ -194,7 +194,7 @@ def set_default(name: str) -> None:
 @debug_option
 def show_path(as_json: bool) -> None:
     """Print the path of the .ctxrc that is used."""
-    from ctxbackends._config.ctxrc_file import find_ctxrc, no_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc, no_ctxrc
 
     path = find_ctxrc()
     if as_json:
@@ -212,9 +212,9 @@ def edit() -> None:
 
     The result is checked before the file is replaced.
     """
-    from ctxbackends._config.ctxrc_file import read_bytes  # noqa: PLC0415
-    from ctxbackends._config.writer import lock_ctxrc, replace_ctxrc  # noqa: PLC0415
-    from ctxbackends.errors import ConfigError  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import read_bytes
+    from ctxbackends._config.writer import lock_ctxrc, replace_ctxrc
+    from ctxbackends.errors import ConfigError
 
     path = _find()
     target = Path(os.path.realpath(path))
@@ -243,9 +243,9 @@ def edit() -> None:
 
 def _edit_until_valid(copy: Path, path: Path) -> bytes:
     """Open the copy in an editor until it is valid, and return its content. Raises the error if the user gives up."""
-    from ctxbackends._config.ctxrc_file import decode_text, read_bytes  # noqa: PLC0415
-    from ctxbackends._config.reader import check_document  # noqa: PLC0415
-    from ctxbackends.errors import ConfigError  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import decode_text, read_bytes
+    from ctxbackends._config.reader import check_document
+    from ctxbackends.errors import ConfigError
 
     while True:
         click.edit(filename=str(copy))
@@ -264,7 +264,7 @@ def _edit_until_valid(copy: Path, path: Path) -> bytes:
 
 
 def _find() -> Path:
-    from ctxbackends._config.ctxrc_file import find_ctxrc, no_backend_error  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc, no_backend_error
 
     path = find_ctxrc()
     if path is None:
@@ -273,6 +273,6 @@ def _find() -> Path:
 
 
 def _load() -> CtxConfig:
-    from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
+    from ctxbackends._config.reader import load_ctxrc
 
     return load_ctxrc(_find())

@@ -1,4 +1,4 @@
-"""Find the model servers that run on this machine: the default port of each type is asked, and each server what it is.
+"""Find the model servers on this machine, at the default port of each type.
 
 Only GET requests are sent, without a key, to loopback addresses.
 """

@@ -1,4 +1,4 @@
-"""The findings of ``doctor``: configuration, servers, keys, models, log and versions, and the next commands."""
+"""The findings of ``doctor``, from the configuration to the versions, and the next commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide which arguments of ``ctx`` are for this package, and pass all others to the next ``ctx`` on the PATH.
+"""Decide which arguments of ``ctx`` are for this package, and pass the others to the Go tool.
 
 The next one is usually the Go tool of that name. Imports neither click nor rich.
 """
@@ -114,8 +114,8 @@ def _read_trail() -> tuple[int, tuple[str, ...]]:
 
 def run_and_wait(command: Sequence[str]) -> int:
     """Run ``command`` on these streams and return its exit code; a Ctrl-C is handled by it, not here."""
-    import signal  # noqa: PLC0415  # only needed to pass arguments on
-    import subprocess  # noqa: PLC0415
+    import signal  # only needed to pass arguments on
+    import subprocess
 
     signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which a child inherits
     try:
@@ -128,7 +128,7 @@ def run_and_wait(command: Sequence[str]) -> int:
 
 def _restore_signals() -> None:
     """Python ignores these, and a program that it becomes would inherit that."""
-    import signal  # noqa: PLC0415
+    import signal
 
     for name in ("SIGPIPE", "SIGXFSZ"):
         if hasattr(signal, name):
@@ -136,7 +136,7 @@ def _restore_signals() -> None:
 
 
 def _describe_unknown(arguments: Sequence[str]) -> str:
-    from ctxbackends._cli.commands import VERBS  # noqa: PLC0415  # only needed on failure
+    from ctxbackends._cli.commands import VERBS  # only needed on failure
 
     word, _ = _split(arguments)
     option = _OPTION_OF_OURS.get(word or "")

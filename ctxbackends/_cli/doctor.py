@@ -50,9 +50,9 @@ def doctor(as_json: bool) -> None:
 
 
 def _diagnose() -> Diagnosis:
-    import asyncio  # noqa: PLC0415  # after the first output, and help needs none of it
+    import asyncio  # after the first output, and help needs none of it
 
-    from ctxbackends._cli.diagnosis import diagnose  # noqa: PLC0415
+    from ctxbackends._cli.diagnosis import diagnose
 
     return asyncio.run(diagnose())
 

@@ -25,10 +25,10 @@ class EngineChoice(NamedTuple):
     def create(self) -> Engine:
         """Create the engine."""
         if self.name == "processes":
-            from ctxbackends._engines.processes import ProcessEngine  # noqa: PLC0415  # help needs none of it
+            from ctxbackends._engines.processes import ProcessEngine  # help needs none of it
 
             return ProcessEngine()
-        from ctxbackends._engines.ray import RayEngine  # noqa: PLC0415  # as above
+        from ctxbackends._engines.ray import RayEngine
 
         return RayEngine(self.address)
 

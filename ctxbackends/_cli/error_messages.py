@@ -176,8 +176,8 @@ def _hint_unknown_type(_: UnknownBackendTypeError, source: Source) -> str:
 
 
 def _hint_unknown_backend(error: UnknownBackendError, _: Source) -> str:
-    from ctxbackends._profiles.builtin import PROFILES  # noqa: PLC0415  # needed only here
-    from ctxbackends._suggestions import find_similar  # noqa: PLC0415  # as above
+    from ctxbackends._profiles.builtin import PROFILES  # needed only here
+    from ctxbackends._suggestions import find_similar
 
     if error.path is None and error.name in PROFILES:
         return f"with a .ctxrc, only its backends are used; add it with ctxbackends setup --backend {error.name}"

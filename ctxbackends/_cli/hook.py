@@ -1,4 +1,4 @@
-"""``compact --hook``: compact a session in the background, when an agent says that it ends or is compacted."""
+"""``compact --hook``: compact a session in the background, when an agent's hook says so."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_hook() -> None:
     Raises:
         ClickException: The input is not that of a supported event.
     """
-    from ctxbackends.knowledge._proposals.store import find_context  # noqa: PLC0415
+    from ctxbackends.knowledge._proposals.store import find_context
 
     event = _read_input()
     transcript = Path(event.transcript_path).expanduser()
@@ -72,7 +72,7 @@ def _read_input() -> HookInput:
 
 
 def _start(event: HookInput, transcript: Path, directory: Path, journal: Path) -> None:
-    from ctxbackends.knowledge._extract.journal import create_directory  # noqa: PLC0415
+    from ctxbackends.knowledge._extract.journal import create_directory
 
     create_directory(journal)
     command = [sys.executable, "-m", "ctxbackends", *child_arguments(sys.argv[1:], transcript)]

@@ -1,4 +1,4 @@
-"""The commands extract, compact and ingest: options and output of a :class:`ctxbackends.knowledge.Run`."""
+"""The commands extract, compact and ingest: options and output of a run of extraction."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _paths(context: click.Context, _: click.Parameter, value: Sequence[str]) -> 
 
 
 def _read_stdin() -> Any:
-    from ctxbackends.knowledge._sources.text import StdinSource  # noqa: PLC0415  # help needs none of it
+    from ctxbackends.knowledge._sources.text import StdinSource  # help needs none of it
 
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("no input; pass text on standard input, as in ctxbackends extract < notes.md")
@@ -168,7 +168,7 @@ async def compact(
     if hook is not None:
         run_hook()
         return
-    from anyio.to_thread import run_sync  # noqa: PLC0415
+    from anyio.to_thread import run_sync
 
     inputs = [await run_sync(newest_session)] if last else paths
     if subagents:
@@ -218,11 +218,11 @@ async def _find_and_run(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> None:
-    from anyio.to_thread import run_sync  # noqa: PLC0415
+    from anyio.to_thread import run_sync
 
-    from ctxbackends._cli.run_output import JSONLines, TextOutput  # noqa: PLC0415
-    from ctxbackends.knowledge._extract.activity import Activity  # noqa: PLC0415
-    from ctxbackends.knowledge._sources.find import find_sources  # noqa: PLC0415
+    from ctxbackends._cli.run_output import JSONLines, TextOutput
+    from ctxbackends.knowledge._extract.activity import Activity
+    from ctxbackends.knowledge._sources.find import find_sources
 
     with JSONLines() if options.as_json else TextOutput(is_quiet=options.quiet) as output:
         output.event(Activity(phase="searching"))
@@ -239,16 +239,16 @@ async def _run(
     command: str,
     skipped: Sequence[Any] = (),
 ) -> None:
-    import asyncio  # noqa: PLC0415  # not loaded before the first line on the terminal
+    import asyncio  # not loaded before the first line on the terminal
 
-    import msgspec  # noqa: PLC0415  # as above
-    from anyio.to_thread import run_sync  # noqa: PLC0415
+    import msgspec
+    from anyio.to_thread import run_sync
 
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
-    from ctxbackends._config.reader import redact_of  # noqa: PLC0415
-    from ctxbackends.knowledge._privacy.rules import is_private  # noqa: PLC0415
-    from ctxbackends.knowledge._proposals.store import DIRECTORY, context_directory, find_context  # noqa: PLC0415
-    from ctxbackends.knowledge._run import Privacy, Run  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc
+    from ctxbackends._config.reader import redact_of
+    from ctxbackends.knowledge._privacy.rules import is_private
+    from ctxbackends.knowledge._proposals.store import DIRECTORY, context_directory, find_context
+    from ctxbackends.knowledge._run import Privacy, Run
 
     # A dry run writes nothing, so it needs no directory.
     directory = options.out or (Path(DIRECTORY) if options.dry_run else context_directory() / DIRECTORY)
@@ -285,8 +285,8 @@ async def _run(
 
 
 async def _create_workers(engine: EngineChoice, choice: Choice, *, airgap: bool) -> Any:
-    from ctxbackends._engines.backends import BackendOpener  # noqa: PLC0415
-    from ctxbackends.knowledge._extract.distributed import Workers  # noqa: PLC0415
+    from ctxbackends._engines.backends import BackendOpener
+    from ctxbackends.knowledge._extract.distributed import Workers
 
     config, airgap = await read_config(choice, airgap=airgap)
     return Workers(engine.create(), engine.workers, BackendOpener(config, airgap=airgap))

@@ -1,4 +1,4 @@
-"""The options of a run that say what to extract: kinds, own kinds, kinds per question and instructions."""
+"""The options of a run that select the kinds of rows and instruct the model."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _add_prompt_file(context: click.Context, path: Path) -> None:
 
 
 def _parse_own_kinds(context: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[OwnKind, ...]:
-    from ctxbackends.knowledge._own_kinds import OwnKind  # noqa: PLC0415  # most runs have none
+    from ctxbackends.knowledge._own_kinds import OwnKind  # most runs have none
 
     kinds = []
     for value in values:
@@ -100,7 +100,7 @@ def _parse_own_kinds(context: click.Context, __: click.Parameter, values: Sequen
 
 
 def _read_instructions(context: click.Context, __: click.Parameter, path: Path | None) -> str | None:
-    from ctxbackends.knowledge._extract.options import RunOptions  # noqa: PLC0415
+    from ctxbackends.knowledge._extract.options import RunOptions
 
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""The one line on standard error that is drawn over, and its first text, before the modules of a command are imported.
+"""The line on standard error that is redrawn. Its first text comes before a command is imported.
 
 Imports nothing that Python has not loaded: click alone takes longer than 100 ms.
 """
@@ -62,7 +62,7 @@ def cut(text: str, columns: int) -> str:
     """Return the beginning of ``text`` that fits into ``columns``."""
     if text.isascii():
         return text[:columns]
-    from unicodedata import combining, east_asian_width  # noqa: PLC0415  # as below
+    from unicodedata import combining, east_asian_width  # as below
 
     used = 0
     for index, character in enumerate(text):
@@ -87,7 +87,7 @@ class LiveLine:
 
     def show(self, text: str) -> None:
         """Draw ``text``, cut to the width of the window."""
-        from ctxbackends._util.text import one_line  # noqa: PLC0415  # help needs none of it
+        from ctxbackends._util.text import one_line  # help needs none of it
 
         columns, _ = window_size(sys.stderr)
         sys.stderr.write(f"\r{cut(one_line(text), columns - 1)}\x1b[J\r")

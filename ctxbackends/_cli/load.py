@@ -18,7 +18,7 @@ def _parse_keep_alive(_: click.Context, parameter: click.Parameter, value: str |
         return None
     if value == "forever":
         return math.inf
-    from ctxbackends._config.duration import parse_duration  # noqa: PLC0415  # help needs none of it
+    from ctxbackends._config.duration import parse_duration  # help needs none of it
 
     try:
         return parse_duration(value)
@@ -49,7 +49,7 @@ async def load(choice: Choice, model: str | None, context_length: int | None, ke
 @backend_options
 async def unload(choice: Choice, model: str | None) -> None:
     """Unload MODEL from the server's memory, by default the default_model."""
-    from ctxbackends._config.request_options import RequestOptions  # noqa: PLC0415  # help needs none of it
+    from ctxbackends._config.request_options import RequestOptions  # help needs none of it
 
     async with open_choice(choice) as backend:
         with waiting() as line:

@@ -28,8 +28,8 @@ class PrivateFiles:
     @classmethod
     def of_ctxrc(cls) -> PrivateFiles:
         """Read the globs. Raises ConfigError if the file is invalid."""
-        from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # log needs neither without a file
-        from ctxbackends._config.reader import redact_of  # noqa: PLC0415  # as above
+        from ctxbackends._config.ctxrc_file import find_ctxrc  # log needs neither without a file
+        from ctxbackends._config.reader import redact_of
 
         path = find_ctxrc()
         return cls() if path is None else cls(redact_of(path), path.absolute().parent)
@@ -37,7 +37,7 @@ class PrivateFiles:
     def __contains__(self, path: Path) -> bool:
         if not self.globs:
             return False
-        from ctxbackends.knowledge._privacy.redaction import is_redacted  # noqa: PLC0415  # most files have no globs
+        from ctxbackends.knowledge._privacy.redaction import is_redacted  # most files have no globs
 
         return is_redacted(path, self.globs, root=self.root)
 
@@ -67,10 +67,10 @@ def find_secrets(names: Collection[str]) -> list[str]:
 
 
 def _credentials_of_ctxrc() -> Iterator[str]:
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # needed only for a log
-    from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415  # as above
-    from ctxbackends._config.summary import credential_variables  # noqa: PLC0415  # as above
-    from ctxbackends.errors import ConfigError  # noqa: PLC0415  # as above
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # needed only for a log
+    from ctxbackends._config.reader import load_ctxrc
+    from ctxbackends._config.summary import credential_variables
+    from ctxbackends.errors import ConfigError
 
     path = find_ctxrc()
     try:

@@ -84,7 +84,7 @@ class LogStore:
 
     def turn_off(self) -> None:
         """Turn the log off. The database is kept."""
-        from ctxbackends._cli.log_database import translate_errors  # noqa: PLC0415  # imports sqlite3
+        from ctxbackends._cli.log_database import translate_errors  # imports sqlite3
 
         with translate_errors(self._marker):
             self._marker.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ class LogStore:
         )
 
     def _insert(self, values: Mapping[str, Any]) -> int:
-        from ctxbackends._cli.log_database import transaction  # noqa: PLC0415  # imports sqlite3
+        from ctxbackends._cli.log_database import transaction  # imports sqlite3
 
         row = {
             **{name: _encodable(value) for name, value in values.items()},
@@ -221,7 +221,7 @@ class LogStore:
         terms = text.split()
         if not terms or not self._exists():
             return ()
-        from ctxbackends._cli.log_database import search_turns  # noqa: PLC0415  # imports sqlite3
+        from ctxbackends._cli.log_database import search_turns  # imports sqlite3
 
         with self._connect() as database:
             rows = search_turns(database, terms, limit)
@@ -244,14 +244,14 @@ class LogStore:
             return database.execute(query, values).fetchall()
 
     def _exists(self) -> bool:
-        from ctxbackends._cli.log_database import translate_errors  # noqa: PLC0415  # imports sqlite3
+        from ctxbackends._cli.log_database import translate_errors  # imports sqlite3
 
         with translate_errors(self.path):
             return self.path.exists()
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        from ctxbackends._cli.log_database import connect  # noqa: PLC0415  # imports sqlite3
+        from ctxbackends._cli.log_database import connect  # imports sqlite3
 
         with connect(self.path) as database:
             yield database

@@ -32,7 +32,7 @@ out_option = click.option(
 
 def parse_kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Kind, ...]:
     """Return the kinds in a comma-separated list; all kinds without one."""
-    from ctxbackends.knowledge._records import Kind, kinds_of  # noqa: PLC0415  # most commands have no kinds
+    from ctxbackends.knowledge._records import Kind, kinds_of  # most commands have no kinds
 
     try:
         return kinds_of(value.split(",")) if value is not None else tuple(Kind)

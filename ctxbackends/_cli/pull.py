@@ -27,9 +27,9 @@ def pull(name: str, as_json: bool) -> None:
     try:
         with waiting() as line:
             line.show(f"checking {name}")
-            from ctxbackends._util.text import format_size  # noqa: PLC0415  # after the first line on the terminal
-            from ctxbackends.local import pull_model  # noqa: PLC0415
-            from ctxbackends.local._models import find_cached, find_known, has_server  # noqa: PLC0415
+            from ctxbackends._util.text import format_size  # after the first line on the terminal
+            from ctxbackends.local import pull_model
+            from ctxbackends.local._models import find_cached, find_known, has_server
 
             model = find_known(name)
             was_cached = find_cached(name) is not None
@@ -62,8 +62,8 @@ def show_download(line: Waiting, name: str) -> Callable[[int, int], None]:
 
 def print_local_models(*, as_json: bool) -> None:
     """Print the models in the cache, and those that can be downloaded to it."""
-    from ctxbackends._util.text import format_size  # noqa: PLC0415
-    from ctxbackends.local import list_models  # noqa: PLC0415
+    from ctxbackends._util.text import format_size
+    from ctxbackends.local import list_models
 
     models = list_models()
     if as_json:

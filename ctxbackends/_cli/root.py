@@ -1,4 +1,4 @@
-"""The command trees of the two programs, their exit codes, and the output of errors. Commands are imported on use.
+"""The command trees of the two programs, their exit codes, and the output of errors.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
@@ -74,9 +74,9 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command of the arguments. Raise UsageError, with a suggestion, if there is none of that name."""
         if args[0] not in self._lazy_commands and not ctx.resilient_parsing:
-            from shlex import quote  # noqa: PLC0415  # needed only after a mistake
+            from shlex import quote  # needed only after a mistake
 
-            from ctxbackends._suggestions import find_similar  # noqa: PLC0415
+            from ctxbackends._suggestions import find_similar
 
             if "chat" in self._lazy_commands and args[0] in ADVICE:
                 ctx.fail(f"No such command {args[0]!r}; {ADVICE[args[0]]}")
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands and options that begin with ``incomplete``. Commands are not imported, as in the help."""
-        from click.shell_completion import CompletionItem  # noqa: PLC0415  # needed only to complete
+        from click.shell_completion import CompletionItem  # needed only to complete
 
         commands = [
             CompletionItem(name, help=summary)
@@ -189,7 +189,7 @@ def run(program: str) -> None:
     if sys.stdout is None:
         sys.exit(f"{program}: cannot write: standard output is closed")
     if program == "ctxbackends" and _COMPLETE in os.environ:
-        from ctxbackends._cli.completion import complete  # noqa: PLC0415  # needed only to complete
+        from ctxbackends._cli.completion import complete  # needed only to complete
 
         sys.exit(complete(group, os.environ[_COMPLETE]))
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -220,7 +220,7 @@ def run(program: str) -> None:
             sys.exit(130)
         if context is not None and context.meta.get("ctxbackends.debug"):
             raise
-        from ctxbackends._cli.error_messages import format_error  # noqa: PLC0415  # only needed on failure
+        from ctxbackends._cli.error_messages import format_error  # only needed on failure
 
         text = format_error(error, context.meta.get(SOURCE, "file") if context is not None else "file")
         if text is None:
@@ -247,13 +247,13 @@ def _drop_output() -> None:
 
 
 def _print_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
-    from ctxbackends._cli.error_messages import format_warning  # noqa: PLC0415  # only needed for a warning
+    from ctxbackends._cli.error_messages import format_warning  # only needed for a warning
 
     LINE.erase()
     _print_error(program, f"warning: {format_warning(message, current_source())}")
 
 
 def _print_error(program: str, text: str) -> None:
-    from ctxbackends._cli.terminal import printable  # noqa: PLC0415  # only needed on failure
+    from ctxbackends._cli.terminal import printable  # only needed on failure
 
     click.echo(f"{program}: {printable(text, err=True)}", err=True)  # it may contain text of a server

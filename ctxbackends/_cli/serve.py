@@ -69,9 +69,9 @@ def serve(
     click.get_current_context().find_root().meta[SOURCE] = "model"
     with waiting() as line:
         line.show(f"starting {model}")
-        from ctxbackends.local import LocalServer  # noqa: PLC0415  # after the first line on the terminal
-        from ctxbackends.local._models import find_model_file  # noqa: PLC0415
-        from ctxbackends.local._serve import fresh_key  # noqa: PLC0415
+        from ctxbackends.local import LocalServer  # after the first line on the terminal
+        from ctxbackends.local._models import find_model_file
+        from ctxbackends.local._serve import fresh_key
 
         path = find_model_file(model)
         if key is None and not no_key:
@@ -86,12 +86,12 @@ def serve(
 async def _serve(
     server: object, line: Waiting, *, ctx_size: int | None, api_key_env: str | None, as_json: bool
 ) -> None:
-    from ctxbackends._config.backend_config import BackendConfig  # noqa: PLC0415
-    from ctxbackends._http.transport import Transport  # noqa: PLC0415
-    from ctxbackends._profiles.profile import BackendType  # noqa: PLC0415
-    from ctxbackends.local import LocalServer, managed_backend  # noqa: PLC0415
-    from ctxbackends.local._gguf import read_header  # noqa: PLC0415
-    from ctxbackends.local._memory import describe_context  # noqa: PLC0415
+    from ctxbackends._config.backend_config import BackendConfig
+    from ctxbackends._http.transport import Transport
+    from ctxbackends._profiles.profile import BackendType
+    from ctxbackends.local import LocalServer, managed_backend
+    from ctxbackends.local._gguf import read_header
+    from ctxbackends.local._memory import describe_context
 
     assert isinstance(server, LocalServer)
     task = asyncio.current_task()

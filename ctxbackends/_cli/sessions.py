@@ -43,7 +43,7 @@ def speakers_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _parse_speakers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Speaker, ...] | None:
-    from ctxbackends.knowledge._records import speakers_of  # noqa: PLC0415  # help needs none of it
+    from ctxbackends.knowledge._records import speakers_of  # help needs none of it
 
     try:
         return speakers_of(value.split(",")) if value is not None else None
@@ -57,7 +57,7 @@ def newest_session() -> str:
     Raises:
         ClickException: There is none.
     """
-    from ctxbackends.knowledge._sources.transcripts.sessions import find_newest_session  # noqa: PLC0415
+    from ctxbackends.knowledge._sources.transcripts.sessions import find_newest_session
 
     session = find_newest_session(Path.cwd())
     if session is None:
@@ -74,9 +74,9 @@ def newest_session() -> str:
 
 def add_sub_agents(inputs: Sequence[Any]) -> list[Any]:
     """Return the inputs, each session of Claude Code followed by its sub-agents, and say how many they are."""
-    from ctxbackends.knowledge._errors import SourceError  # noqa: PLC0415
-    from ctxbackends.knowledge._sources.formats import source_of  # noqa: PLC0415
-    from ctxbackends.knowledge._sources.transcripts.sessions import find_sub_agents  # noqa: PLC0415
+    from ctxbackends.knowledge._errors import SourceError
+    from ctxbackends.knowledge._sources.formats import source_of
+    from ctxbackends.knowledge._sources.transcripts.sessions import find_sub_agents
 
     names: list[Any] = []
     count = 0

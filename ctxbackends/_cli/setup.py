@@ -30,7 +30,7 @@ class _BackendTypeChoice(click.Choice[str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the type. Raise BadParameter if there is none of that name."""
         if value not in self.choices:
-            from ctxbackends.errors import UnknownBackendTypeError  # noqa: PLC0415  # needed only after a mistake
+            from ctxbackends.errors import UnknownBackendTypeError  # needed only after a mistake
 
             self.fail(UnknownBackendTypeError(display_name(value), self.choices).problem, param, ctx)
         return value
@@ -80,10 +80,10 @@ def setup(
     The file is searched from this directory upwards, and created here if there is none. No server is asked, except with
     --check: then the exit code is 1 if it does not answer, and the file is written all the same.
     """
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415
-    from ctxbackends._config.reader import load_ctxrc  # noqa: PLC0415
-    from ctxbackends._config.writer import setup_backend  # noqa: PLC0415
-    from ctxbackends.errors import ConfigError  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc
+    from ctxbackends._config.reader import load_ctxrc
+    from ctxbackends._config.writer import setup_backend
+    from ctxbackends.errors import ConfigError
 
     path = find_ctxrc() or Path.cwd() / ".ctxrc"
     options = {"name": name, "endpoint": endpoint, "api_key_env": api_key_env, "default_model": model}
@@ -126,13 +126,13 @@ def resolve_model_file(name: str, key: str) -> str:
     Raises:
         ConfigError: There is no such file or model, or it is not a GGUF file. The message has ``key``.
     """
-    from ctxbackends.local._models import find_model_file  # noqa: PLC0415  # only for this option
+    from ctxbackends.local._models import find_model_file  # only for this option
 
     return str(find_model_file(name, key=key).resolve())
 
 
 def _warn_of_unset_key(config: BackendConfig) -> None:
-    from ctxbackends._config.summary import find_key_variable  # noqa: PLC0415  # only after a change
+    from ctxbackends._config.summary import find_key_variable  # only after a change
 
     variable = find_key_variable(config)
     # The default variable of a server without TLS, such as a proxy on this machine, may not be needed.
@@ -146,8 +146,8 @@ def _warn_of_other_base_url(backend: str, endpoint: str | None) -> None:
     other_url = os.environ.get(variable)
     if endpoint is None or not other_url or find_variables(endpoint):
         return
-    from ctxbackends._config.endpoint import normalise_endpoint  # noqa: PLC0415
-    from ctxbackends.errors import InvalidEndpointError  # noqa: PLC0415
+    from ctxbackends._config.endpoint import normalise_endpoint
+    from ctxbackends.errors import InvalidEndpointError
 
     try:
         same = normalise_endpoint(other_url) == endpoint

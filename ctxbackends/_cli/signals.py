@@ -1,4 +1,4 @@
-"""SIGTERM, which ``timeout`` and service managers send: the cleanup of a command runs, as after a Ctrl-C."""
+"""SIGTERM of ``timeout`` and service managers: a command cleans up, as after a Ctrl-C."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def print_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def _build_blocks(rows: Sequence[Mapping[str, str]], columns: Sequence[str], window: int) -> list[str]:
-    import textwrap  # noqa: PLC0415  # needed only in a narrow window
+    import textwrap  # needed only in a narrow window
 
     indent = 2 + max(map(len, columns))
     lines: list[str] = []

@@ -40,7 +40,7 @@ async def count(choice: Choice, prompt: str, system: str | None, model: str | No
 
     PROMPT is read from standard input when it is omitted or "-". The server counts; the number is never estimated.
     """
-    from ctxbackends._chat.messages import Message  # noqa: PLC0415  # help needs none of it
+    from ctxbackends._chat.messages import Message  # help needs none of it
 
     messages = [] if system is None else [Message.system(system)]
     async with open_choice(choice) as backend, ready(backend, "count_tokens"):

@@ -1,4 +1,4 @@
-"""The limit on concurrent requests of one backend: configured, or probed once for all waiting requests.
+"""The limit on concurrent requests of one backend, configured or probed once.
 
 A server with four slots processes four requests. A fifth would wait at the server while its first-token timeout runs;
 the limiter makes it wait before it is sent instead, in arrival order.

@@ -1,4 +1,4 @@
-"""Embeddings in batches: the check of their options, the requests one after another, and the merged vectors."""
+"""Embeddings in batches: checked options, one request after another, merged vectors."""
 
 from __future__ import annotations
 

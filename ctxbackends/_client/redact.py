@@ -1,4 +1,4 @@
-"""Removes the API key and other secrets from errors: servers echo them. Knows no configuration and no HTTP."""
+"""Removes the API key and other secrets from errors, since servers echo them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a failed request is retried. The only importer of tenacity; knows no HTTP library and no wire format.
+"""When a failed request is retried. The only importer of tenacity.
 
 There are two budgets. The cold start (``ready_timeout``) waits for a server that is not ready yet. The transient budget
 retries requests that were certainly not processed a few times. tenacity is used only after a first attempt has failed.

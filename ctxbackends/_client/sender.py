@@ -1,4 +1,4 @@
-"""One attempt at a request to one server: its URL, headers, timeouts and slot, and the details of its errors.
+"""One attempt at a request: its URL, headers, timeouts and slot, and the details of its errors.
 
 Knows no operation and no retry.
 """

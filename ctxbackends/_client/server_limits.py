@@ -1,4 +1,4 @@
-"""The limits that a backend of this package has: its requests at once, and the server whose rate limit it shares."""
+"""The limits of a backend: its concurrent requests, and the server whose rate limit it shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The URLs of one server: where its API begins, and the other form to try once after a 404. Sends nothing."""
+"""The URLs of one server: where its API begins, and the other form to try once after a 404."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`BackendConfig`, the settings of one backend, which validates them, and `CtxConfig`, the settings of a `.ctxrc`."""
+"""The settings of one backend and of a whole `.ctxrc`, validated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of the backend types, with those of plug-ins, which are looked up only for an unknown name."""
+"""The names of the backend types. Plug-ins are looked up only for an unknown name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings that change requests: the path of the API, query, headers, a Unix socket and members of the body.
+"""The settings that change requests: API path, query, headers, Unix socket, body members.
 
 The checks return the field and its problem, or None; `BackendConfig` raises. :func:`resolve_settings` reads the
 environment.

@@ -1,4 +1,4 @@
-"""Set and remove one setting of a `.ctxrc` by its name, such as `ollama.timeout` or `airgap`, or a whole backend."""
+"""Set and remove a setting of a `.ctxrc` by its name, such as `ollama.timeout`, or a whole backend."""
 
 from __future__ import annotations
 

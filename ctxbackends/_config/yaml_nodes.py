@@ -57,9 +57,9 @@ def compose(text: str, path: str) -> Node | None:
     # Composed and not constructed: nodes have positions, nested aliases cost nothing, values of other programs are not
     # turned into objects, and duplicate keys in them are ignored.
     from ruamel.yaml import YAML  # noqa: PLC0415  # imported only to read a file
-    from ruamel.yaml.composer import MaxDepthExceededError  # noqa: PLC0415
-    from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415
-    from ruamel.yaml.reader import ReaderError  # noqa: PLC0415
+    from ruamel.yaml.composer import MaxDepthExceededError  # noqa: PLC0415  # as above
+    from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415  # as above
+    from ruamel.yaml.reader import ReaderError  # noqa: PLC0415  # as above
 
     yaml = YAML(typ="safe", pure=True)
     yaml.max_depth = _MAX_DEPTH

@@ -1,4 +1,4 @@
-"""The TLS context of one backend: the CA certificates and the client certificate. Servers are always verified."""
+"""The TLS context of one backend: CA and client certificates. Servers are always verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP transport: sends an HTTPRequest; returns an HTTPResponse or a byte stream, or raises a typed error.
+"""The HTTP transport: sends an HTTPRequest, and returns a response, a stream or a typed error.
 
 Has sessions for each event loop, created on first use and closed with the transport or the loop, whichever comes
 first. Knows no wire format and no retry.

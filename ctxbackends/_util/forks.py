@@ -1,4 +1,4 @@
-"""Reset objects in a forked process, which inherits locks that nobody releases and connections of its parent."""
+"""Reset objects in a forked process, which inherits locks and connections of its parent."""
 
 from __future__ import annotations
 

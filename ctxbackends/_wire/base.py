@@ -1,4 +1,4 @@
-"""The values between a codec and the transport, and the protocols of the wire formats. Sans-I/O; imports no aiohttp."""
+"""The values between a codec and the transport, and the protocols of the wire formats. Sans-I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings `omit`, `rename` and `json_mode` of a backend, applied to option tables and request bodies."""
+"""The settings `omit`, `rename` and `json_mode`, applied to option tables and request bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of error messages and codes by which servers report one kind of error, with the numbers in the messages.
+"""The table of the messages and codes by which servers report errors.
 
 A row is a wording of one or more servers. Its pattern may name the groups ``input`` (tokens of the prompt) and
 ``limit`` (tokens of the context). Case is ignored. :mod:`ctxbackends._wire.errors` uses the table after the status.

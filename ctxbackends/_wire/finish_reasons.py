@@ -1,4 +1,4 @@
-"""The words of the servers for the reason why a generation ended, and their meaning. One table for every wire format.
+"""The servers' words for why a generation ended, and their meaning. One table for all formats.
 
 A word that is not in the table means that the response is not complete, such as vLLM's ``abort`` or ``error``. Case
 does not matter.

@@ -1,4 +1,4 @@
-"""Option support as values: how each option of a request is sent on a wire, or why it is not supported.
+"""Option support as values: how an option is sent on a wire, or why it is not supported.
 
 The codecs, the documentation and the tests use these tables. An option whose values differ in support has one key per
 kind (``tool_choice: named``).

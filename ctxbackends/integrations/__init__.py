@@ -1,4 +1,4 @@
-"""Use a backend in other frameworks. Each module needs the extra of its framework, and is the only one to import it."""
+"""Use a backend in other frameworks. Only the module of a framework imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared by all adapters: the reference to a backend, the choice of options, and the error for a missing extra."""
+"""Shared by the adapters: reference to a backend, choice of options, error for a missing extra."""
 
 from __future__ import annotations
 

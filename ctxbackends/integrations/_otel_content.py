@@ -1,4 +1,4 @@
-"""Messages in the form of the GenAI semantic conventions: the schemas of their input and output messages."""
+"""Messages in the form of the GenAI semantic conventions."""
 
 from __future__ import annotations
 

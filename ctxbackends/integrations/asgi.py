@@ -1,4 +1,4 @@
-"""Helpers for services on ASGI, such as FastAPI and Starlette. They import no framework, and need no extra.
+"""Helpers for services on ASGI, such as FastAPI and Starlette. They need no extra.
 
 A server that speaks ASGI tells a handler that its client has left only if the handler asks. Without that, a generation
 goes on for a client that has gone, and keeps a slot of the model server busy.

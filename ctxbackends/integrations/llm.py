@@ -1,4 +1,4 @@
-"""The plugin for the command line tool llm: the backends of the nearest ``.ctxrc`` as models. Needs the extra ``llm``.
+"""The plugin for the command line tool llm: the backends of the nearest ``.ctxrc`` as models.
 
 llm loads this module by its entry point for each command, so the rest is imported on use, and nothing in a ``.ctxrc``
 raises here.
@@ -27,7 +27,7 @@ _reported: set[str] = set()
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ctxbackends.integrations._llm import models  # noqa: PLC0415  # slow, and needs a current llm
+    from ctxbackends.integrations._llm import models  # slow, and needs a current llm
 
     return getattr(models, name)
 
@@ -36,8 +36,8 @@ def __getattr__(name: str) -> Any:
 def register_models(register: Callable[..., None]) -> None:
     """Register ``ctx``, the default backend, and ``ctx/NAME`` for each backend of the nearest ``.ctxrc``."""
     with _report_errors():
-        from ctxbackends.integrations._common import list_backends  # noqa: PLC0415
-        from ctxbackends.integrations._llm.models import AsyncCtxModel, CtxModel  # noqa: PLC0415
+        from ctxbackends.integrations._common import list_backends
+        from ctxbackends.integrations._llm.models import AsyncCtxModel, CtxModel
 
         register(CtxModel(), AsyncCtxModel())
         for name in list_backends():
@@ -48,8 +48,8 @@ def register_models(register: Callable[..., None]) -> None:
 def register_embedding_models(register: Callable[..., None]) -> None:
     """Register ``ctx/NAME`` for each backend of the nearest ``.ctxrc`` that supports embeddings."""
     with _report_errors():
-        from ctxbackends.integrations._common import list_backends  # noqa: PLC0415
-        from ctxbackends.integrations._llm.models import CtxEmbeddingModel  # noqa: PLC0415
+        from ctxbackends.integrations._common import list_backends
+        from ctxbackends.integrations._llm.models import CtxEmbeddingModel
 
         for name in list_backends():
             model = CtxEmbeddingModel(name)

@@ -1,4 +1,4 @@
-"""OpenTelemetry: an observer that makes spans and metrics by the GenAI semantic conventions. The extra is `otel`."""
+"""OpenTelemetry: spans and metrics by the GenAI semantic conventions. The extra is `otel`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extract decisions and tasks from sessions and documents, with verified citations, for people to review.
+"""Extract decisions and tasks from sessions and documents, with verified citations.
 
 The public names are imported on first use.
 """

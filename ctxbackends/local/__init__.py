@@ -1,4 +1,4 @@
-"""The embedded llama.cpp server: serve a model file and get a ready backend; download a small model to try it.
+"""The embedded llama.cpp server: serve a model file, or download a small model to try it.
 
 Public names, imported on first use.
 """

@@ -1,4 +1,4 @@
-"""Download a known model to the cache, with pip or uv: the user's own settings name the index, the proxy and the keys.
+"""Download a known model to the cache with pip or uv, by the user's own settings for them.
 
 All files of a download are in one temporary folder in the cache, so that nothing remains of one that is interrupted.
 """

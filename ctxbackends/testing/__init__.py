@@ -1,4 +1,4 @@
-"""Test your own program: simulated failures, stand-ins for vendors' servers, tiny models, and a real llama.cpp server.
+"""Test your own program: simulated failures, stand-ins for servers, tiny models, a real server.
 
 Public names, imported on first use. The models need the extra `testing`; the servers do not.
 """

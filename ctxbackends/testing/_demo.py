@@ -1,4 +1,4 @@
-"""``nox -s demo``: the main features of the SDK with a real server, step by step, as a user would write them."""
+"""``nox -s demo``: the main features of the SDK with a real server, step by step."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def choose_model(arguments: argparse.Namespace) -> ServedModel:
             line.end()
             say(f"   {path}, there after {time.monotonic() - started:.1f} s")
             return ServedModel(path)
-    from ctxbackends.testing._tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415
+    from ctxbackends.testing._tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415  # needs numpy
 
     path = cached_model(VARIANTS["slow-load"])
     say(f"{'1. A' if arguments.noise else '   The'} model with random weights: {path}")

@@ -1,4 +1,4 @@
-"""Faults of model servers, proxies and networks, by name: scripts for :class:`ctxbackends.testing.FaultServer`.
+"""Faults of servers, proxies and networks by name, for :class:`ctxbackends.testing.FaultServer`.
 
 Each function builds a fault; ``CATALOGUE`` has one of each with default arguments. Most faults apply to streams and to
 responses that are not streamed. A custom script is a function from :class:`ResponseBuilder`, the correct response to a

@@ -33,7 +33,7 @@ def tiny_model() -> Callable[[str], Path]:
     The names are those of :data:`ctxbackends.testing.VARIANTS`: ``tiny``, ``tiny-tools``, ``slow-load`` and
     ``slow-tokens``. Each model is created once for each user of the machine.
     """
-    from ctxbackends.testing._tiny_gguf import VARIANTS, cached_model  # noqa: PLC0415
+    from ctxbackends.testing._tiny_gguf import VARIANTS, cached_model
 
     return lambda variant: cached_model(VARIANTS[variant])
 
@@ -44,9 +44,9 @@ def llama_server(tiny_model: Callable[[str], Path]) -> Iterator[LocalServer]:
 
     It starts once for the session: ``await llama_server.start()`` returns its URL.
     """
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    from ctxbackends.local import LocalServer  # noqa: PLC0415
+    from ctxbackends.local import LocalServer
 
     server = LocalServer(
         tiny_model("tiny"), alias="tiny", ctx_size=CONTEXT_TOKENS, parallel=SLOTS, threads=1, embeddings=True
@@ -58,7 +58,7 @@ def llama_server(tiny_model: Callable[[str], Path]) -> Iterator[LocalServer]:
 @async_fixture
 async def llama_backend(llama_server: LocalServer) -> AsyncIterator[Backend]:
     """Yield a ready backend that uses :func:`llama_server`. Requires pytest-asyncio."""
-    from ctxbackends._registry import open_backend  # noqa: PLC0415
+    from ctxbackends._registry import open_backend
 
     endpoint = await llama_server.start()
     async with open_backend("llamacpp", endpoint=endpoint, default_model=llama_server.alias) as backend:
@@ -72,7 +72,7 @@ def fault_server() -> Iterator[FaultServer]:
 
     It runs in a thread, so it also serves a client that blocks the event loop of the test.
     """
-    from ctxbackends.testing._fault_server.server import FaultServer  # noqa: PLC0415
+    from ctxbackends.testing._fault_server.server import FaultServer
 
     with FaultServer() as server:
         yield server

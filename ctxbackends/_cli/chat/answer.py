@@ -79,7 +79,7 @@ async def run_chat(choice: Choice, inputs: ChatInputs) -> None:
 
 async def _suggest_server() -> str:
     """Return how to chat with a server that runs on this machine, or with a model on it."""
-    from ctxbackends._cli.detection import find_servers, local_endpoints  # noqa: PLC0415  # needed only on failure
+    from ctxbackends._cli.detection import find_servers, local_endpoints  # needed only on failure
 
     endpoints = local_endpoints()
     for server in await find_servers(endpoints):
@@ -89,13 +89,13 @@ async def _suggest_server() -> str:
             model = shlex.quote((server.loaded or server.models)[0])
             command = f"ctxbackends chat --backend {server.type}{endpoint} --model {model}"
             return f"{server.type} runs at {server.endpoint}; to use it, run {command}"
-    from ctxbackends.local._models import suggest_local_model  # noqa: PLC0415  # needed only on failure
+    from ctxbackends.local._models import suggest_local_model  # needed only on failure
 
     return suggest_local_model()
 
 
 async def _converse(choice: Choice, inputs: ChatInputs) -> None:
-    from ctxbackends._cli.chat.conversation import converse  # noqa: PLC0415  # needs prompt_toolkit
+    from ctxbackends._cli.chat.conversation import converse  # needs prompt_toolkit
 
     async with open_registry(choice) as (registry, backend):
         session = _create_session(backend, inputs, choice)
@@ -118,11 +118,11 @@ def _create_session(backend: Any, inputs: ChatInputs, choice: Choice) -> ChatSes
         log=_open_log(inputs, choice),
     )
     if inputs.values.request:
-        from ctxbackends._config.request_options import RequestOptions  # noqa: PLC0415  # needed only with an option
+        from ctxbackends._config.request_options import RequestOptions  # needed only with an option
 
         session.request_options = RequestOptions(**inputs.values.request)
     if inputs.asks and inputs.tools:
-        from ctxbackends._cli.chat.approval import TerminalApproval  # noqa: PLC0415  # needed only with tools
+        from ctxbackends._cli.chat.approval import TerminalApproval  # needed only with tools
 
         session.approve = TerminalApproval()
     if inputs.previous is not None:
@@ -132,17 +132,17 @@ def _create_session(backend: Any, inputs: ChatInputs, choice: Choice) -> ChatSes
 
 def _open_log(inputs: ChatInputs, choice: Choice) -> Any:
     """Return what records the session, None if the log is off."""
-    from ctxbackends._cli.log_store import LogStore  # noqa: PLC0415  # help needs none of it
+    from ctxbackends._cli.log_store import LogStore  # help needs none of it
 
     store = LogStore.open()
     if not store.is_on:
         return None
-    from ctxbackends._cli.chat.recorder import Recorder  # noqa: PLC0415  # needed only with a log
-    from ctxbackends._cli.log_privacy import path_of_stdin  # noqa: PLC0415
+    from ctxbackends._cli.chat.recorder import Recorder  # needed only with a log
+    from ctxbackends._cli.log_privacy import path_of_stdin
 
     recorder = Recorder(store=store, endpoint=choice.endpoint, api_key_env=choice.api_key_env)
     if choice.model_path is not None:
-        from ctxbackends.local import find_model  # noqa: PLC0415  # loaded already, by the backend
+        from ctxbackends.local import find_model  # loaded already, by the backend
 
         recorder.model_path = os.path.abspath(find_model(choice.model_path))
     recorder.add_files([*inputs.paths, path_of_stdin()])
@@ -174,18 +174,18 @@ def _continue(session: ChatSession, conversation: LoggedConversation, choice: Ch
     if session.backend.name == conversation.backend:
         session.model = session.model or conversation.model
     else:
-        from ctxbackends._cli.chat.slash_commands import make_portable  # noqa: PLC0415  # needed only for another backend
+        from ctxbackends._cli.chat.slash_commands import make_portable  # needed only for another backend
 
         session.messages = [make_portable(message) for message in session.messages]
 
 
 async def _answer(session: ChatSession, message: Message, display: Display, inputs: ChatInputs) -> None:
     """Print one answer."""
-    from ctxbackends._cli.chat.output import print_notes, print_stats, print_turn, print_value  # noqa: PLC0415
+    from ctxbackends._cli.chat.output import print_notes, print_stats, print_turn, print_value
 
     answer_format = None
     if inputs.schema is not None:
-        from ctxbackends._answer_format import format_answer  # noqa: PLC0415  # needed only with the option
+        from ctxbackends._answer_format import format_answer  # needed only with the option
 
         answer_format = format_answer(session.backend, inputs.schema)
         session.options = {**session.options, "response_format": answer_format.response_format}

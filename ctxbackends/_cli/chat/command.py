@@ -71,8 +71,8 @@ def _read_inputs(run: Callable[..., Any]) -> Callable[..., Any]:
             _check_conversation(schema=schema, as_json=as_json)
         if not quiet and can_redraw(sys.stderr):
             LINE.show(FIRST_TEXT)  # not before a pipe has been read, whose writer may use the terminal
-        from ctxbackends._cli.chat.answer import ChatInputs  # noqa: PLC0415  # after the first line on the terminal
-        from ctxbackends._cli.chat.display import create_display  # noqa: PLC0415
+        from ctxbackends._cli.chat.answer import ChatInputs  # after the first line on the terminal
+        from ctxbackends._cli.chat.display import create_display
 
         inputs = ChatInputs(
             message=build_message(text or "", *parts) if is_one_answer else None,
@@ -107,20 +107,20 @@ def _merge_options(pairs: Sequence[str], **others: Any) -> ModelOptions:
 
 
 def _parse_schema(value: str) -> dict[str, Any]:
-    from ctxbackends._cli.chat.schema_option import parse_schema  # noqa: PLC0415  # needed only with the option
+    from ctxbackends._cli.chat.schema_option import parse_schema  # needed only with the option
 
     return parse_schema(value)
 
 
 def _load_tools(names: Sequence[str]) -> tuple[Tool, ...]:
-    from ctxbackends._cli.chat.tool_option import load_tools  # noqa: PLC0415  # needed only with the option
+    from ctxbackends._cli.chat.tool_option import load_tools  # needed only with the option
 
     LINE.erase()  # the modules of the tools may print
     return load_tools(names)
 
 
 def _check_terminal() -> None:
-    from ctxbackends._cli.chat.approval import can_ask  # noqa: PLC0415  # needed only with tools
+    from ctxbackends._cli.chat.approval import can_ask  # needed only with tools
 
     if not can_ask():
         raise click.UsageError(
@@ -142,7 +142,7 @@ def _check_conversation(*, schema: str | None, as_json: bool) -> None:
 
 def _find_conversation(choice: dict[str, Any], number: int | None, *, has_backend: bool) -> LoggedConversation:
     """Return a conversation of the log, by default the last, and choose its backend unless the command line does."""
-    from ctxbackends._cli.log_store import LogStore  # noqa: PLC0415  # needed only with the option
+    from ctxbackends._cli.log_store import LogStore  # needed only with the option
 
     store = LogStore.open()
     conversation = store.last_conversation() if number is None else store.conversation(number)
@@ -243,6 +243,6 @@ async def chat(choice: Choice, inputs: ChatInputs) -> None:
 
     PROMPT follows what is piped to standard input. "-" names standard input.
     """
-    from ctxbackends._cli.chat.answer import run_chat  # noqa: PLC0415  # not loaded before the first line on the terminal
+    from ctxbackends._cli.chat.answer import run_chat  # not loaded before the first line on the terminal
 
     await run_chat(choice, inputs)

@@ -195,7 +195,7 @@ def _without_echo() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    import termios  # noqa: PLC0415  # not on Windows
+    import termios  # not on Windows
 
     terminal = sys.stdin.fileno()
     settings = termios.tcgetattr(terminal)

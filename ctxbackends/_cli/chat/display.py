@@ -1,4 +1,4 @@
-"""One answer on the terminal: the wait, the reasoning and the tools on standard error, the text on standard output.
+"""One answer on the terminal: text on standard output, progress and notes on standard error.
 
 Imports rich only to draw Markdown.
 """
@@ -121,7 +121,7 @@ class DrawnText:
     def load(self) -> TextOutput:
         """Import rich."""
         if self._text is None:
-            from ctxbackends._cli.chat.markdown import MarkdownText  # noqa: PLC0415  # needs rich
+            from ctxbackends._cli.chat.markdown import MarkdownText  # needs rich
 
             self._text = MarkdownText()
         return self._text

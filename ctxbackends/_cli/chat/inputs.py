@@ -99,8 +99,8 @@ def load_file(name: str) -> TextPart | FilePart:
     Raises:
         ClickException: The file cannot be read, or is neither.
     """
-    from ctxbackends._chat.media import FilePart  # noqa: PLC0415  # not loaded before the first line on the terminal
-    from ctxbackends._chat.messages import TextPart  # noqa: PLC0415
+    from ctxbackends._chat.media import FilePart  # not loaded before the first line on the terminal
+    from ctxbackends._chat.messages import TextPart
 
     data = _read(name)
     if data.startswith(b"%PDF-"):
@@ -120,7 +120,7 @@ def load_image(name: str) -> ImagePart:
     Raises:
         ClickException: The file cannot be read, or is not an image.
     """
-    from ctxbackends._chat.media import ImagePart  # noqa: PLC0415  # as above
+    from ctxbackends._chat.media import ImagePart
 
     if name.lower().startswith(("http://", "https://", "data:")):
         try:
@@ -144,7 +144,7 @@ def _read(name: str) -> bytes:
 
 
 def _is_image(data: bytes) -> bool:
-    from ctxbackends._chat.media import ImagePart  # noqa: PLC0415  # as above
+    from ctxbackends._chat.media import ImagePart
 
     try:
         ImagePart.from_bytes(data)
@@ -155,8 +155,8 @@ def _is_image(data: bytes) -> bool:
 
 def build_message(prompt: str, files: Sequence[TextPart | FilePart] = (), images: Sequence[ImagePart] = ()) -> Message:
     """Return the user's message: images, documents, text files, and the prompt."""
-    from ctxbackends._chat.media import FilePart  # noqa: PLC0415  # as above
-    from ctxbackends._chat.messages import Message, TextPart  # noqa: PLC0415
+    from ctxbackends._chat.media import FilePart
+    from ctxbackends._chat.messages import Message, TextPart
 
     text = "".join(part.text for part in files if isinstance(part, TextPart)) + prompt
     documents = [part for part in files if isinstance(part, FilePart)]

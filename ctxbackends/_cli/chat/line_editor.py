@@ -152,7 +152,7 @@ class _SlashCompleter(Completer):
     def __init__(self, complete: Complete) -> None:
         self._complete = complete
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002  # theirs
         """Return nothing: the names of models come from a server, without blocking."""
         return ()
 

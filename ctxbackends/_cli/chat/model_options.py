@@ -1,4 +1,4 @@
-"""``-o KEY=VALUE``, in ``batch`` only ``--option``: the options of complete() by name, with values of their types."""
+"""``-o KEY=VALUE`` (``--option`` in ``batch``): the options of complete() by name."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def parse_values(
 
 
 def _suggest(name: str, known: Iterable[str], other_names: Mapping[str, str]) -> str:
-    from ctxbackends._client.prompts import OTHER_NAMES  # noqa: PLC0415  # needed only after a mistake
-    from ctxbackends._suggestions import suggest  # noqa: PLC0415
+    from ctxbackends._client.prompts import OTHER_NAMES  # needed only after a mistake
+    from ctxbackends._suggestions import suggest
 
     return suggest(name, known, {**OTHER_NAMES, **other_names})
 
@@ -171,7 +171,7 @@ def check_options(options: Mapping[str, Any], tools: tuple[Any, ...] = (), *, op
     """
     if not options:
         return
-    from ctxbackends._client.prompts import build_chat_request  # noqa: PLC0415  # needed only with options
+    from ctxbackends._client.prompts import build_chat_request  # needed only with options
 
     values: Any = {name: value for name, value in options.items() if name != "model"}
     if tools:

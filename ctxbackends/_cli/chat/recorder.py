@@ -41,14 +41,14 @@ class Recorder:
         """Note the files that are about to become part of the conversation. Raises ConfigError for a bad .ctxrc."""
         names = [path for path in paths if path is not None]
         if names and not self.is_private:
-            from ctxbackends._cli.log_privacy import PrivateFiles  # noqa: PLC0415  # needed only for files
+            from ctxbackends._cli.log_privacy import PrivateFiles  # needed only for files
 
             private = PrivateFiles.of_ctxrc()
             self.is_private = any(path in private for path in names)
 
     def record(self, session: ChatSession, messages: Sequence[Message], turn: Turn | None) -> None:
         """Record the messages that a turn has added to the session; ``turn`` is None if it was stopped."""
-        from ctxbackends._cli.log_entries import LogEntry  # noqa: PLC0415  # needed only with a log
+        from ctxbackends._cli.log_entries import LogEntry  # needed only with a log
 
         completion = None if turn is None else turn.completion
         entry = LogEntry(

@@ -123,7 +123,7 @@ class ChatSession:
                     progress.record(event)
                     display.event(event)
                 return await stream.get_final_completion()
-        from ctxbackends._tool_stream import stream_tools  # noqa: PLC0415  # needed only for tools
+        from ctxbackends._tool_stream import stream_tools  # needed only for tools
 
         async with stream_tools(self.backend, prompt, self.tools, approve=self._approver(display), **options) as loop:
             async for item in loop:
@@ -173,7 +173,7 @@ class _Progress:
             self._generation_seconds += time.monotonic() - self._first_of_round
             self._first_of_round = None
         elif isinstance(item, RoundEnd):
-            from ctxbackends._tool_loop import message_to_send  # noqa: PLC0415  # loaded already, by the tools
+            from ctxbackends._tool_loop import message_to_send  # loaded already, by the tools
 
             self.rounds.append(message_to_send(item.round.completion))
             if item.round.outcomes:

@@ -29,7 +29,7 @@ def load_tools(names: Iterable[str]) -> tuple[Tool, ...]:
 
 
 def _load_tool(name: str) -> Tool:
-    from ctxbackends._tools import tool_of  # noqa: PLC0415  # needed only with tools
+    from ctxbackends._tools import tool_of  # needed only with tools
 
     module_name, colon, path = name.partition(":")
     if not colon or not module_name or not path:
@@ -39,7 +39,7 @@ def _load_tool(name: str) -> Tool:
     value: Any = _import(module_name, name)
     for attribute in path.split("."):
         if not hasattr(value, attribute):
-            from ctxbackends._suggestions import find_similar  # noqa: PLC0415  # needed only after a mistake
+            from ctxbackends._suggestions import find_similar  # needed only after a mistake
 
             similar = find_similar(attribute, (one for one in vars(value) if not one.startswith("_")))
             hint = f"; did you mean {similar}?" if similar else ""

@@ -26,9 +26,9 @@ def review(directory: Path, proposal: str, every: bool) -> None:
     Each row is shown with its quotes in their sources. Each decision is saved
     at once; press ? for the keys.
     """
-    from ctxbackends._cli.proposals.view import LINES, RowView  # noqa: PLC0415  # needs rich
-    from ctxbackends.knowledge._proposals.passages import Passages  # noqa: PLC0415  # reads sources
-    from ctxbackends.knowledge._proposals.sources import find_roots  # noqa: PLC0415
+    from ctxbackends._cli.proposals.view import LINES, RowView  # needs rich
+    from ctxbackends.knowledge._proposals.passages import Passages  # reads sources
+    from ctxbackends.knowledge._proposals.sources import find_roots
 
     review_, _ = open_review(directory, proposal)
     if not sys.stdin.isatty():
@@ -55,7 +55,7 @@ def _select_names(review_: Review, *, every: bool) -> list[str]:
 @contextmanager
 def _open_front() -> Iterator[Front]:
     if can_redraw(sys.stdout) and find_spec("prompt_toolkit") is not None:
-        from ctxbackends._cli.proposals.keys import open_keys  # noqa: PLC0415  # needs prompt_toolkit
+        from ctxbackends._cli.proposals.keys import open_keys  # needs prompt_toolkit
 
         with open_keys() as front:
             yield front

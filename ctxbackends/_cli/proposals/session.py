@@ -1,4 +1,4 @@
-"""The steps of a review: decide, undo, search, move. Each decision is saved before the next row is shown."""
+"""The steps of a review: decide, undo, search, move. Each decision is saved at once."""
 
 from __future__ import annotations
 

@@ -143,12 +143,12 @@ def _check_output(*, as_json: bool, as_html: bool, output: Path | None) -> None:
 
 
 def _render_page(review: Review, rows: dict[str, Row], *, quarantined: bool) -> str:
-    from ctxbackends._config.ctxrc_file import find_ctxrc  # noqa: PLC0415  # needed only for a page
-    from ctxbackends._config.reader import redact_of  # noqa: PLC0415
-    from ctxbackends.knowledge._privacy.redaction import is_redacted  # noqa: PLC0415
-    from ctxbackends.knowledge._proposals.page import LINES, render_page  # noqa: PLC0415
-    from ctxbackends.knowledge._proposals.passages import Passages, withhold_nothing  # noqa: PLC0415
-    from ctxbackends.knowledge._proposals.sources import find_roots  # noqa: PLC0415
+    from ctxbackends._config.ctxrc_file import find_ctxrc  # needed only for a page
+    from ctxbackends._config.reader import redact_of
+    from ctxbackends.knowledge._privacy.redaction import is_redacted
+    from ctxbackends.knowledge._proposals.page import LINES, render_page
+    from ctxbackends.knowledge._proposals.passages import Passages, withhold_nothing
+    from ctxbackends.knowledge._proposals.sources import find_roots
 
     ctxrc = find_ctxrc()
     withholds = withhold_nothing

@@ -1,4 +1,4 @@
-"""OpenAI chat completions: encodes requests and decodes plain responses. Every server here supports the format.
+"""OpenAI chat completions: encodes requests and decodes plain responses.
 
 The option table describes what a server supports. Format: https://platform.openai.com/docs/api-reference/chat. The
 stream decoder is :mod:`ctxbackends._wire.formats.openai_stream`.

@@ -82,7 +82,7 @@ class _SharedModel:
 class CtxModel(_SharedModel, llm.Model):  # type: ignore[misc]  # properties instead of attributes
     __doc__ = f"A model of llm on a backend.\n{(_SharedModel.__doc__ or '').partition('.')[2]}"
 
-    def execute(self, prompt: llm.Prompt, stream: bool, response: Any, conversation: Any) -> Iterator[StreamEvent]:  # noqa: ARG002
+    def execute(self, prompt: llm.Prompt, stream: bool, response: Any, conversation: Any) -> Iterator[StreamEvent]:  # noqa: ARG002  # llm's
         """See :meth:`llm.Model.execute`. Closing the iterator cancels the generation."""
         with _framework_errors():
             messages, arguments = self._build_request(prompt)
@@ -152,7 +152,7 @@ class CtxEmbeddingModel(EmbeddingModel):  # type: ignore[misc]  # Any without ll
         except ConfigError:
             return True
 
-    def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:  # noqa: ARG002
+    def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:  # noqa: ARG002  # as above
         """See :meth:`llm.EmbeddingModel.embed_batch`."""
         with _framework_errors():
             texts = [item if isinstance(item, str) else item.decode() for item in items]

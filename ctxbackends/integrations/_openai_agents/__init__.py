@@ -1,1 +1,1 @@
-"""The parts of the adapter for the Agents SDK. Only :mod:`ctxbackends.integrations.openai_agents` imports them."""
+"""The parts of :mod:`ctxbackends.integrations.openai_agents`, which alone imports them."""

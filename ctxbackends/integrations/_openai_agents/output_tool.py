@@ -1,4 +1,4 @@
-"""The output type of an agent with tools, on servers whose grammar for a schema keeps the model from calling tools."""
+"""The output type of an agent as a tool, where a grammar would keep the model from calling tools."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The parts of the adapter for pydantic-ai. Only :mod:`ctxbackends.integrations.pydantic_ai` imports them."""
+"""The parts of :mod:`ctxbackends.integrations.pydantic_ai`, which alone imports them."""

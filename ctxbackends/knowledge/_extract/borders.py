@@ -1,4 +1,4 @@
-"""Check the two ends of a quote in its source: it must not cut a word or a number, or leave out a negation."""
+"""Check that a quote cuts no word or number at its ends, and leaves out no negation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bounds of an answer's schema: rows of a list and characters of a text, so that an answer within them fits.
+"""The bounds of rows and characters in an answer's schema, so that an answer within them fits.
 
 They end a constrained answer that would not end by itself. They are only in the schema: what a server that ignores them
 writes beyond them is still valid.

@@ -1,4 +1,4 @@
-"""The size of a chunk: the model's context minus the prompt and the answer, counted by the server if it can."""
+"""The size of a chunk: the model's context minus the prompt and the answer."""
 
 from __future__ import annotations
 

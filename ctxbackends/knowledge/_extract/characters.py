@@ -1,4 +1,4 @@
-"""Replace the variants of characters (quotation marks, dashes, spaces, widths, decomposed letters) by plain ones."""
+"""Replace variants of characters, such as quotation marks, dashes and widths, by plain ones."""
 
 from __future__ import annotations
 

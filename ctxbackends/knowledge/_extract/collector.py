@@ -1,4 +1,4 @@
-"""The rows of a run: duplicates are merged with their evidence, and equal quarantined rows with their places."""
+"""The rows of a run. Duplicates are merged with their evidence or places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompt and the budget of a run, chosen for the server's model; and the probe whether it enforces schemas."""
+"""The prompt and the budget of a run, chosen for the server's model, and the probe of schemas."""
 
 from __future__ import annotations
 

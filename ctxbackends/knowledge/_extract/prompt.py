@@ -1,4 +1,4 @@
-"""The prompt: one question or several about each chunk, with the schemas of their answers, and the unverified rows.
+"""The prompt: the questions about each chunk, with the schemas of their answers.
 
 The layout of the only question is ``[stable prefix][task][chunk]``: all requests begin with the same bytes, so a server
 with a prefix cache reads only the chunk. The layout of several is ``[stable prefix][chunk][task]``: they are sent one

@@ -1,4 +1,4 @@
-"""The extraction from chunks in a worker process of an engine, and the values that are passed between the processes."""
+"""The extraction in a worker process of an engine, and the values passed between processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run from sources to verified rows. Chunks are processed concurrently; rows come in the order of the text.
+"""A run from sources to verified rows: concurrent chunks, rows in the order of the text.
 
 Each chunk passes through ``_read_chunks`` (read, mask, count), ``ChunkExtractor.extract`` (journal or model) and
 ``_collect_rows`` (verify citations, merge duplicates).

@@ -1,4 +1,4 @@
-"""Extract from one chunk: take the answer from the journal or the model, and ask again where it is incomplete."""
+"""Extract from one chunk: from the journal or the model, which is asked again after gaps."""
 
 from __future__ import annotations
 

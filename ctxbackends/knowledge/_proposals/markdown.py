@@ -1,4 +1,4 @@
-"""The file format of proposals: Markdown for people, front matter for programs, read back without loss.
+"""The file format of proposals: Markdown for people, front matter for programs, without loss.
 
 The front matter is YAML with one fact on each line; values are written as JSON. In the body each value is on one line
 after a fixed prefix, so a model's text cannot be mistaken for structure. Characters that would start a link, an image,

@@ -194,7 +194,7 @@ class Review:
                 read or has changed since the run, or the review cannot be written.
         """
         from ctxbackends.knowledge._proposals.requote import find_quote  # noqa: PLC0415  # reads sources
-        from ctxbackends.knowledge._proposals.sources import find_roots  # noqa: PLC0415
+        from ctxbackends.knowledge._proposals.sources import find_roots  # noqa: PLC0415  # as above
 
         quarantined = self.proposal.quarantined_by_name()
         if name not in quarantined:

@@ -1,4 +1,4 @@
-"""The state of the rows of a proposal, in a JSON file next to it. A change is on the disk when it returns."""
+"""The state of a proposal's rows, in a JSON file next to it. A change is on the disk at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directory of proposals, with one file for each run. Files are written atomically and found by name."""
+"""The directory of proposals: one file for each run, written atomically and found by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The correct response to a request in the wire format of its route, in parts that a fault can leave out or change.
+"""The correct response to a request, in parts that a fault can leave out or change.
 
 The responses have the shape that the vendors' servers use, reduced to the members that clients need: chat completions
 and chunks (OpenAI), messages and events (Anthropic), lines of JSON (Ollama), and embeddings. Does no I/O.

@@ -1,4 +1,4 @@
-"""One connection of the fault server: reads requests and runs the steps that the server selects for each."""
+"""One connection of the fault server: reads requests, and runs the steps for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults in the content of a body: no end marker, an error, another shape, another model, unusual tool calls."""
+"""Faults in the content of a body: no end marker, an error, another model, unusual tool calls."""
 
 from __future__ import annotations
 

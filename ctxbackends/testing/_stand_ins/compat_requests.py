@@ -1,4 +1,4 @@
-"""Converts the requests of compatible APIs, in OpenAI's or Anthropic's format, to Ollama's format of messages."""
+"""Converts requests in OpenAI's or Anthropic's format to Ollama's messages."""
 
 from __future__ import annotations
 

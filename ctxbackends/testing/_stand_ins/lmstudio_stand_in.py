@@ -1,4 +1,4 @@
-"""A stand-in for LM Studio: its OpenAI- and Anthropic-compatible APIs, and the native API for lists and loading.
+"""A stand-in for LM Studio: its compatible APIs, and the native one for lists and loading.
 
 Errors have LM Studio's shape: ``{"error": "text"}`` from the checks of a chat, an object from the lookup of a model.
 The websocket API is not supported.

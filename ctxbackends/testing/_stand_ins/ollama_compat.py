@@ -1,4 +1,4 @@
-"""Ollama's compatible APIs: converts OpenAI and Anthropic requests to native ones, and native replies back.
+"""Ollama's compatible APIs: converts requests to native ones, and native replies back.
 
 Follows Ollama's openai/openai.go, anthropic/anthropic.go and middleware/.
 """

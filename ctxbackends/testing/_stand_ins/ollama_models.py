@@ -1,4 +1,4 @@
-"""The models of the Ollama stand-in: their metadata, and which are loaded, with their context length and expiry."""
+"""The models of the Ollama stand-in: their metadata, and which are loaded until when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripted model of the stand-ins: marks in the prompt, the schema and the tools decide its answer.
+"""The scripted model of the stand-ins: marks in the prompt, schema and tools decide its answer.
 
 ``[[say]]text[[/say]]`` in the last user message is the answer, ``[[think]]text[[/think]]`` the reasoning before it,
 ``[[call]]{"name": ..., "arguments": {...}}[[/call]]`` a tool call (any number), and ``[[fail]]`` makes the server fail

@@ -1,1 +1,1 @@
-"""Documents of other programs, converted to text with places. Only PDF needs a library, of the extra ``documents``."""
+"""Documents of other programs as text with places. Only PDF needs a library (`documents`)."""

@@ -16,7 +16,7 @@ _ROWS = frozenset({"li", "tr", "dd", "dt", "option"})
 """One below the other in one segment, if they have lines of their own."""
 
 _BLOCKS = frozenset(
-    "address article aside blockquote body caption center details dialog dir div dl fieldset figcaption figure "  # noqa: SIM905
+    "address article aside blockquote body caption center details dialog dir div dl fieldset figcaption figure "  # noqa: SIM905  # short
     "footer form head header hgroup hr html legend main menu nav ol p pre section select summary table tbody tfoot "
     "thead textarea ul".split()
 )

@@ -1,4 +1,4 @@
-"""Sessions of Claude Code: ``~/.claude/projects/<directory>/<session>.jsonl``, and the files of its sub-agents.
+"""Sessions of Claude Code: ``~/.claude/projects/<directory>/<session>.jsonl``, and its sub-agents.
 
 Records are ``{"type": "user" | "assistant", "message": {...}, "timestamp", "sessionId", "gitBranch"}``, with content as
 in the Anthropic API. A message that the user types while the agent works is in a ``queue-operation`` (``enqueue``) and,

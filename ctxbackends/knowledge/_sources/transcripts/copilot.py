@@ -1,4 +1,4 @@
-"""Sessions of the Copilot CLI: ``~/.copilot/session-state/<session>/events.jsonl``, ``{"type", "data", "timestamp"}``.
+"""Sessions of the Copilot CLI: ``~/.copilot/session-state/<session>/events.jsonl``.
 
 The types and members are those of session-events.schema.json in github/copilot-sdk.
 """

@@ -1,4 +1,4 @@
-"""Sessions of Cursor: ``~/.cursor/projects/<directory>/agent-transcripts/``, ``{"role", "message": {"content"}}``.
+"""Sessions of Cursor: ``~/.cursor/projects/<directory>/agent-transcripts/``.
 
 The user's words are in ``<user_query>``; other tags have what Cursor adds.
 """

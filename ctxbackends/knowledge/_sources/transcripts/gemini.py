@@ -1,4 +1,4 @@
-"""Sessions of the Gemini CLI: ``~/.gemini/tmp/<project>/chats/session-*.json`` and ``.jsonl``, and its checkpoints.
+"""Sessions and checkpoints of the Gemini CLI: ``~/.gemini/tmp/<project>/chats/session-*.json(l)``.
 
 A ``.json`` session is one object with ``messages``. A ``.jsonl`` session is a log: a message is written again whenever
 it changes, ``$rewindTo`` takes messages back, and ``$set`` changes the session. A checkpoint has contents of the Gemini

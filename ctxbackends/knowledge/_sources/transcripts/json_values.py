@@ -1,4 +1,4 @@
-"""Find the objects at one depth of a JSON document, with their lines, without reading the document as a whole."""
+"""Find the objects at one depth of a JSON document, with their lines, in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The passages of a transcript: text with its speaker, tool calls and results as they read, and what was left out."""
+"""The passages of a transcript: text with its speaker, tool calls and results, and omissions."""
 
 from __future__ import annotations
 

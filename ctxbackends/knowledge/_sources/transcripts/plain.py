@@ -1,4 +1,4 @@
-"""Sessions in plain text: the history of aider, and text in which a line names the speaker of what follows.
+"""Sessions in plain text: the history of aider, and text in which lines name the speaker.
 
 Each line of the text keeps its number.
 """

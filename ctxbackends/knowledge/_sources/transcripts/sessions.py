@@ -1,4 +1,4 @@
-"""Find the sessions that coding agents keep of a directory, in the places where each agent writes them."""
+"""Find the sessions that coding agents keep of a directory."""
 
 from __future__ import annotations
 
