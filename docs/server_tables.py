@@ -32,13 +32,18 @@ def code(value: str | None, *, none: str) -> str:
 
 PAGES = {"openai-compatible": "compatible"}
 """The pages in docs/servers whose names are not those of their types."""
+ENFORCEMENT = {
+    "grammar": "enforced while the model generates",
+    "native": "enforced by the vendor",
+    "unverified": "not verified; `extract()` validates the answer",
+}
 
 
 def connections(profile: Profile) -> dict[str, str]:
     return {
-        "type": f"[`{profile.type}`]({PAGES.get(profile.type, profile.type)}.md)",
+        "server": f"[]({PAGES.get(profile.type, profile.type)}.md)",
+        "type": f"`{profile.type}`",
         "default endpoint": code(profile.default_endpoint, none="none, must be given"),
-        "key variable": code(profile.default_key_variable, none="no key is sent"),
     }
 
 
@@ -96,21 +101,21 @@ class ServerTable(SphinxDirective):
         first, *others = [f"`{name}`" for name in profile.wire_apis]
         operations = ("embed", "count_tokens", "load", "unload")
         supported = ["status", "models", *(name for name in operations if getattr(profile, name))]
-        header = "x-api-key: …" if profile.auth is x_api_key else "Authorization: Bearer …"
+        header = "x-api-key" if profile.auth is x_api_key else "Authorization: Bearer"
         wait = f"is a cold start, for up to {seconds(profile.ready_timeout, none='')}"
         limits = "reported by the server" if profile.slots else "not reported; set `max_concurrency`"
         return {
             "`type`": f"`{profile.type}`",
             "`endpoint`": code(profile.default_endpoint, none="none, must be given"),
-            "API key": f"{code(profile.default_key_variable, none='none')}, sent as `{header}`",
+            "API key": f"{code(profile.default_key_variable, none='none by default')}, sent as `{header}`",
             "`wire_api`": f"{first}; also {', '.join(others)}" if others else first,
             "a refused connection": "is an error at once" if profile.ready_timeout is None else wait,
             "`complete()`": f"sends a {'stream' if profile.complete_streams else 'plain request'}",
             "timeout of a request": seconds(profile.timeout, none="none; each phase has its own"),
-            "schemas": f"`{profile.schema_enforcement}`",
+            "schemas": ENFORCEMENT[profile.schema_enforcement],
             "another model in the answer": "is an error" if profile.model_mismatch == "error" else "is a warning",
             "requests at once": limits,
-            "operations": ", ".join(f"`{name}`" for name in supported),
+            "other operations": ", ".join(f"`{name}`" for name in supported),
         }
 
 

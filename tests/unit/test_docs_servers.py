@@ -24,6 +24,7 @@ from ctxbackends import (
     Registry,
     open_backend,
 )
+from ctxbackends._profiles.builtin import SERVERS
 from ctxbackends._profiles.presets import PRESETS
 from ctxbackends.testing import FaultServer, LMStudioStandIn, OllamaStandIn, OpenAIStandIn, faults
 from ctxbackends.testing._stand_ins.stand_in import StandIn
@@ -66,6 +67,13 @@ def test_each_type_has_a_page() -> None:
     assert {*PAGES, "answers"} <= set(read("index").splitlines())
     assert ["vendors", "servers"] == re.findall(r"^```\{presets\} (.+)$", read("compatible"), re.MULTILINE)
     assert {True, False} == {preset.loads for preset in PRESETS.values()}
+
+
+def test_the_index_names_the_default_variables() -> None:
+    variables = {
+        f"`{row.default_key_variable}` for `{row.type}`" for row in SERVERS.values() if row.default_key_variable
+    }
+    assert variables == set(re.findall(r"`\w+_API_KEY` for `\w+`", read("index")))
 
 
 @pytest.mark.parametrize("page", PAGES)
