@@ -66,6 +66,7 @@ async def run_service(name: str, directory: Path) -> AsyncIterator[Service]:
             *("--port", str(port), "--timeout-graceful-shutdown", "30"),
         ),
         "aiohttp": (str(SERVICES / "aiohttp_service.py"), str(port)),
+        "cookbook": ("-m", "uvicorn", "app:app", "--app-dir", str(directory), "--port", str(port)),
     }[name]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, cwd=directory, env=ENVIRONMENT, stdout=asyncio.subprocess.DEVNULL, stderr=-1

@@ -80,6 +80,11 @@ def is_of_server(block: Block) -> bool:
     return block.page.parent.name == "servers" and block.page.stem in server_pages.STAND_INS
 
 
+def has_own_test(block: Block) -> bool:
+    """Whether it is of a page whose programs and outputs test_docs_tutorial.py or test_docs_cookbook.py checks."""
+    return block.page.parent.name == "docs" and block.page.name in ("tutorial.md", "cookbook.md")
+
+
 def run_block(block: Block, project: Callable[[str], str]) -> None:
     if is_of_framework(block):
         Path(".ctxrc").write_text(project(FRAMEWORKS_CTXRC))
@@ -127,6 +132,7 @@ FRAMEWORKS_CTXRC = next(block.text for block in blocks("yaml") if block.page == 
             or is_of_migration(block)
             or is_of_server(block)
             or is_program(block)
+            or has_own_test(block)
         )
     ],
     ids=str,
@@ -137,7 +143,9 @@ def test_python_runs(block: Block, project: Callable[[str], str], caplog: pytest
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("block", [block for block in blocks("python") if is_program(block)], ids=str)
+@pytest.mark.parametrize(
+    "block", [block for block in blocks("python") if is_program(block) and not has_own_test(block)], ids=str
+)
 def test_programs_run(block: Block, project: Callable[[str], str]) -> None:
     Path("program.py").write_text(project(block.text))
     done = subprocess.run(
@@ -153,7 +161,9 @@ def test_programs_run(block: Block, project: Callable[[str], str]) -> None:
 
 @pytest.mark.full
 @pytest.mark.real
-@pytest.mark.parametrize("block", [block for block in blocks("python") if is_pytest(block)], ids=str)
+@pytest.mark.parametrize(
+    "block", [block for block in blocks("python") if is_pytest(block) and not has_own_test(block)], ids=str
+)
 def test_tests_pass(block: Block, tmp_path: Path) -> None:
     (tmp_path / "test_page.py").write_text(block.text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")

@@ -1,0 +1,73 @@
+"""The complete programs on a page of the documentation, and what each prints.
+
+In a section, the first Python block is the program and the last text block is its output.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import attrs
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+
+
+@attrs.frozen
+class Section:
+    """A section of a page.
+
+    Attributes:
+        title: Its heading.
+        blocks: The language and the text of each code block.
+    """
+
+    title: str
+    blocks: tuple[tuple[str, str], ...]
+
+    def texts(self, language: str) -> list[str]:
+        """Return the blocks of a language."""
+        return [text for name, text in self.blocks if name == language]
+
+    @property
+    def program(self) -> str:
+        """The program."""
+        return self.texts("python")[0]
+
+    @property
+    def output(self) -> str:
+        """The output that the page shows."""
+        return self.texts("text")[-1]
+
+
+def sections(page: str) -> dict[str, Section]:
+    """Return the sections of a page that have a program, by their titles."""
+    _, *parts = SECTION.split((DOCS / f"{page}.md").read_text("utf-8"))
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    found = [Section(title, tuple((match[1], match[2]) for match in BLOCK.finditer(text))) for title, text in pairs]
+    return {section.title: section for section in found if section.texts("python")}
+
+
+def run_program(code: str, lines: Iterable[str] = ()) -> str:
+    """Run a program, and return what it prints.
+
+    Args:
+        code: The program.
+        lines: What a user types when the program asks.
+    """
+    answers = iter(lines)
+
+    def read_line(prompt: str = "") -> str:
+        line = next(answers)
+        output.write(f"{prompt}{line}\n")
+        return line
+
+    with redirect_stdout(io.StringIO()) as output, mock.patch("builtins.input", read_line):
+        exec(compile(code, "program", "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
+    return "".join(f"{line.rstrip()}\n" for line in output.getvalue().splitlines())
