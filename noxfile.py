@@ -284,7 +284,7 @@ def docs(session: nox.Session) -> None:
     """Check the words of docs and docstrings, and build docs/_build; every warning is an error."""
     if not (ROOT / "docs" / "conf.py").exists():
         session.skip("there is no docs/conf.py")
-    install_wheel(session, "llamacpp,testing", "docs")
+    install_wheel(session, "cli,llamacpp,testing", "docs")
     pages = sorted(str(page) for page in ROOT.glob("*.md"))
     session.run("codespell", *pages, "docs", "ctxbackends", "noxfile.py")
     session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")

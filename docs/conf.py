@@ -1,19 +1,18 @@
 """The Sphinx configuration.
 
-The tables of backend types (server_tables.py), exceptions and faults come from the code, and the outcomes of faults
+The tables of backend types (_ext/server_tables.py), exceptions and faults come from the code, and the outcomes of faults
 from the table of the tests, so they cannot go stale. Needs no network: intersphinx is off, so names of other packages
 are not links.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import inspect
 import json
 import re
 import sys
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,23 +21,29 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon.docstring import GoogleDocstring
-from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
-from ctxbackends import BackendError
 from ctxbackends.testing import faults
 from ctxbackends.testing._fault_server.answers import KINDS, WIRES
 from ctxbackends.testing._fault_server.catalogue import FACTORIES, GENERATIONS
 
-sys.path.insert(0, str(Path(__file__).parent))
-from server_tables import NO, YES, table  # in this directory
+sys.path.insert(0, str(Path(__file__).with_name("_ext")))
+from server_tables import NO, YES, table  # in _ext
 
 project = "ctxbackends"
 author = "the ctxbackends authors"
 copyright = author  # noqa: A001  # Sphinx names it so
 version = release = metadata.version("ctxbackends")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "server_tables"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "command_reference",
+    "field_lists",
+    "public_names",
+    "server_tables",
+]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # else each attribute is documented twice
 default_role = "code"  # single backticks in docstrings
@@ -46,7 +51,7 @@ default_role = "code"  # single backticks in docstrings
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 # Fragments: towncrier puts those of changes/ into CHANGELOG.md, performance.md includes the table of benchmarks/, and
 # knowledge.md shows a file of examples/.
-exclude_patterns = ["_build", "changes", "benchmarks", "examples"]
+exclude_patterns = ["_build", "_ext", "changes", "benchmarks", "examples"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Not links here, since intersphinx would need a network.
@@ -200,78 +205,8 @@ class OutcomesTable(SphinxDirective):
         return ", ".join(parts)
 
 
-def public_names(package: str) -> dict[str, str]:
-    """Return each public name of a package and the module that defines it, from the imports in its ``__init__``."""
-    source = ast.parse(Path(str(import_module(package).__file__)).read_text(encoding="utf-8"))
-    imports = (node for node in ast.walk(source) if isinstance(node, ast.ImportFrom))
-    return {alias.name: str(node.module) for node in imports for alias in node.names if alias.asname == alias.name}
-
-
-class PublicNames(SphinxDirective):
-    """Describe public names, in the order of their package's list.
-
-    The arguments are names, or modules that define them. The option ``package`` is the package that exports the names
-    (default: ``ctxbackends``).
-    """
-
-    required_arguments = 1
-    final_argument_whitespace = True
-    option_spec = {"package": directives.unchanged}  # noqa: RUF012  # as docutils has it
-
-    def run(self) -> list[nodes.Node]:
-        package = self.options.get("package", "ctxbackends")
-        names = public_names(package)
-        lines = [
-            line
-            for argument in self.arguments[0].split()
-            for name, home in names.items()
-            if argument == name or home == f"{package}.{argument}"
-            for line in self.describe(package, name, home)
-        ]
-        return self.parse_text_to_nodes("\n".join(["````{eval-rst}", *lines, "````"]))
-
-    def describe(self, package: str, name: str, home: str) -> list[str]:
-        value = getattr(import_module(package), name)
-        if isinstance(value, type):
-            kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-            # A private base class has some of the members.
-            inherits = any(
-                base.__module__.startswith(("ctxbackends._client.", "ctxbackends.sync.")) for base in value.__mro__[1:]
-            )
-            return [
-                f".. {kind}:: {package}.{name}",
-                "   :members:",
-                *(["   :inherited-members:"] if inherits else []),
-                "",
-            ]
-        if inspect.isfunction(value):
-            return [f".. autofunction:: {package}.{name}", ""]
-        comments = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", name), [])
-        return [f".. py:data:: {package}.{name}", "", *(f"   {line}" for line in comments), ""]
-
-
-class ExceptionTree(SphinxDirective):
-    """The tree of exceptions."""
-
-    def run(self) -> list[nodes.Node]:
-        def lines(kind: type[BaseException], depth: int) -> list[str]:
-            below = [line for child in kind.__subclasses__() for line in lines(child, depth + 1)]
-            also = " (also a TimeoutError)" if depth and issubclass(kind, TimeoutError) else ""
-            return ["    " * depth + kind.__name__ + also, *below]
-
-        text = "\n".join(lines(BackendError, 0))
-        return [nodes.literal_block(text, text, language="text")]
-
-
-def hide_signature(_app: Sphinx, what: str, *_rest: Any) -> tuple[str, str] | None:
-    return ("", "") if what == "exception" else None  # only the SDK creates them
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("coverage-by-server", CoverageTable)
     app.add_directive("faults", FaultsTable)
     app.add_directive("outcomes", OutcomesTable)
-    app.add_directive("public-names", PublicNames)
-    app.add_directive("exception-tree", ExceptionTree)
-    app.connect("autodoc-process-signature", hide_signature)
     return {"parallel_read_safe": True}

@@ -45,6 +45,8 @@ class ConfiguredBackend:
     """A backend of ``.ctxrc``.
 
     Attributes:
+        name: The name of the backend.
+        type: The backend type.
         status: The answer of its server.
         other_type: The type that a server on this machine says it is, if the configured one is wrong.
         key_variables: The environment variables of its credentials.
@@ -78,6 +80,7 @@ class Diagnosis:
         ctxrc_problem: Why it cannot be read.
         hidden_ctxrcs: Those further up, which are not read.
         airgap: Whether only loopback and private addresses are connected to.
+        backends: The backends of ``.ctxrc``.
         servers: The servers on the default ports of this machine that ``.ctxrc`` does not name.
         silent: The endpoints of this machine where nothing listens.
         set_keys: The variables of API keys that are set.
@@ -86,6 +89,7 @@ class Diagnosis:
         cache_problem: Why the cache cannot be read.
         can_serve: Whether a llama.cpp server is installed.
         log: The path of the log.
+        log_is_on: Whether conversations are recorded.
         log_problem: Why the log cannot be read.
         versions: The versions of this package, Python, the system and llama.cpp; None for what is not installed.
         extras: Whether everything that an extra needs is installed, by its name.

@@ -65,8 +65,25 @@ class Turn:
     """A turn of the log.
 
     Attributes:
+        id: Its ID.
+        conversation: The ID of its conversation.
+        position: The number of messages before it, without the system message.
         created: The time (UTC, ISO 8601) at which it was recorded.
+        backend: The name of the backend.
+        endpoint: The value of ``--endpoint``, None for a backend of ``.ctxrc``.
+        model_path: The value of ``--model-path``.
+        api_key_env: The value of ``--api-key-env``: the name of a variable, never a key.
+        server: The endpoint that answered.
+        model: The model that was requested, None for the backend's default.
+        served_model: The model that the server named.
+        system: The system message.
+        options: The other options of the request.
         messages: The dicts of :meth:`Message.to_dict`; empty if ``is_private``.
+        finish_reason: Why the answer ended, None if it was stopped.
+        input_tokens: Tokens of the prompt, None if the server reports none.
+        output_tokens: Tokens of the answer, None if the server reports none.
+        seconds: Seconds from the request to the end of the answer.
+        is_private: Whether something in the conversation so far came from a file that matches ``privacy.redact``.
         is_taken_back: Whether a later turn replaced it.
     """
 
@@ -141,7 +158,14 @@ class ConversationSummary:
     """A line of ``logs list``.
 
     Attributes:
+        id: The ID of the conversation.
+        created: The time (UTC, ISO 8601) of its first turn.
+        updated: The time (UTC, ISO 8601) of its last turn.
+        turns: The number of its turns.
+        backend: The name of the backend of its last turn.
+        model: The model of its last turn, None for the backend's default.
         title: The first question, None if the log does not keep it.
+        is_private: Whether the log keeps no messages of a turn.
     """
 
     id: int
@@ -156,7 +180,16 @@ class ConversationSummary:
 
 @attrs.frozen(kw_only=True)
 class SearchHit:
-    """A turn that contains every term; ``excerpt`` is its text around the first one."""
+    """A turn that contains every term.
+
+    Attributes:
+        conversation: The ID of its conversation.
+        turn: Its ID.
+        created: The time (UTC, ISO 8601) at which it was recorded.
+        backend: The name of the backend.
+        model: The model, None for the backend's default.
+        excerpt: Its text around the first term.
+    """
 
     conversation: int
     turn: int
