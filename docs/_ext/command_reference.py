@@ -52,10 +52,17 @@ def escape_markup(_app: Sphinx, _context: click.Context, lines: list[str]) -> No
             lines[index] = re.sub(r"(?<!\*)\*(?!\*)|[`|]", r"\\\g<0>", line)
 
 
+def drop_hidden_arguments(_app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Leave out the arguments of `extract`, which its help does not show."""
+    if any(isinstance(param, click.Argument) and param.metavar == "" for param in context.command.params):
+        lines.clear()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx_click")
     app.add_directive("command", Command)
     app.add_directive("command-rst", CommandRST)
     for part in ("description", "options", "arguments"):
         app.connect(f"sphinx-click-process-{part}", escape_markup)
+    app.connect("sphinx-click-process-arguments", drop_hidden_arguments)
     return {"parallel_read_safe": True}

@@ -52,7 +52,9 @@ class Fields(Definitions):
         without = self.options.get("without", "").split()
         if not fields or not fields.keys() >= {*without}:
             raise self.error(f"no such fields: {self.arguments[0]} {' '.join(without)}")
-        return self.build({name: text for name, text in fields.items() if name not in without})
+        cls = self.arguments[0].partition(":")[2]
+        links = {name: re.sub(r":attr:`(\w+)`", rf":attr:`{cls}.\1`", text) for name, text in fields.items()}
+        return self.build({name: text for name, text in links.items() if name not in without})
 
 
 class ObserverEvents(Definitions):

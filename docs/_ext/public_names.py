@@ -54,7 +54,7 @@ class PublicNames(SphinxDirective):
         value = getattr(import_module(package), name)
         if isinstance(value, type):
             kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-            # A private base of ours holds a part of the members.
+            # A private base class has some of the members.
             inherits = any(
                 base.__module__.startswith(("ctxbackends._client.", "ctxbackends.sync.")) for base in value.__mro__[1:]
             )

@@ -3,7 +3,6 @@ public name and every key of `.ctxrc` is described."""
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import os
 import re
@@ -214,22 +213,6 @@ def test_help_is_the_programs_own(block: Block, monkeypatch: pytest.MonkeyPatch)
     group = ctx_group if match[1] == "ctx" else ctxbackends_group
     help_result = CliRunner().invoke(group, [*match[2].split(), "--help"], prog_name=match[1], terminal_width=78)
     assert help_result.output == match[3]
-
-
-def test_every_public_name_is_described() -> None:
-    """The page of the API has each name by the module that defines it, that of errors by its own."""
-    pages = {page: (ROOT / "docs" / "reference" / page).read_text(encoding="utf-8") for page in ("api.md", "errors.md")}
-    modules = {word for line in re.findall(r"\{public-names\} (.+)", pages["api.md"]) for word in line.split()}
-    tree = ast.parse(Path(ctxbackends.__file__).read_text(encoding="utf-8"))
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    documented = {
-        alias.name
-        for node in imports
-        for alias in node.names
-        if str(node.module).removeprefix("ctxbackends.") in modules
-    }
-    documented |= set(re.findall(r"(?:\.\. auto\w+:: |`)~?ctxbackends\.(\w+)", pages["errors.md"]))
-    assert set(ctxbackends.__all__) == documented & set(ctxbackends.__all__)
 
 
 def test_every_key_of_ctxrc_is_described() -> None:

@@ -1,0 +1,146 @@
+"""docs/reference: each public name, command, option, event and field is described once, and described at all."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections import Counter
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import msgspec
+import pytest
+
+from ctxbackends import Observer
+from ctxbackends._cli import run_output
+from ctxbackends._cli.batch.display import JSONLines
+from ctxbackends._cli.root import ctxbackends_group
+from ctxbackends.knowledge import Event
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+PACKAGES = ("ctxbackends", *(f"ctxbackends.{name}" for name in ("batch", "knowledge", "local", "sync", "testing")))
+
+
+def read(pattern: str) -> str:
+    return "\n".join(page.read_text("utf-8") for page in sorted(REFERENCE.glob(pattern)))
+
+
+def homes_of(package: str) -> dict[str, str]:
+    """Return the public names of a package, with the modules that define them relative to it."""
+    source = Path(str(import_module(package).__file__)).read_text("utf-8")
+    found = re.findall(r"^    from (\S+) import (\w+) as \2$", source, re.MULTILINE)
+    return {name: module.removeprefix(f"{package}.") for module, name in found}
+
+
+def documented(package: str) -> Counter[str]:
+    """Return how often the reference describes each public name of a package."""
+    text = read("**/*.md")
+    names = Counter(re.findall(rf"\.\. auto\w+:: {re.escape(package)}\.(\w+)", text))
+    homes = homes_of(package)
+    for arguments, rest in re.findall(r"^```\{public-names\} (.+)\n((?:.*\n)*?)```$", text, re.MULTILINE):
+        stated = re.search(r":package: (\S+)", rest)
+        if (stated[1] if stated else "ctxbackends") == package:
+            for argument in arguments.split():
+                names.update(name for name, module in homes.items() if argument in (name, module))
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_public_name_is_described_once(package: str) -> None:
+    counts = documented(package)
+    names = homes_of(package).keys() - {"__version__", "faults"}  # no class and no function
+    if package == "ctxbackends.local":
+        names -= documented("ctxbackends").keys()  # it exports them too
+    assert dict.fromkeys(names, 1) == {name: counts[name] for name in names}
+
+
+def commands() -> dict[str, click.Command]:
+    def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
+        yield " ".join(words), command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                assert child is not None
+                yield from walk(child, (*words, name))
+
+    return {path: command for path, command in walk(ctxbackends_group, ()) if path}
+
+
+def test_each_command_has_a_heading_and_its_options() -> None:
+    text = read("cli/*.md")
+    described = re.findall(r"^```\{command\} (.+)$", text, re.MULTILINE)
+    assert sorted(commands()) == sorted(described)
+    assert sorted(commands()) == sorted(re.findall(r"^###? ctxbackends (.+)$", text, re.MULTILINE))
+
+
+def test_the_list_of_commands_is_complete() -> None:
+    table = read("cli.md").partition("## Commands")[2]
+    assert sorted(name for name in commands() if " " not in name) == sorted(re.findall(r"`(\w+)`", table))
+
+
+@pytest.mark.parametrize(("path", "command"), commands().items(), ids=commands())
+def test_each_command_and_option_has_a_description(path: str, command: click.Command) -> None:
+    assert command.help
+    options = [param for param in command.params if isinstance(param, click.Option) and not param.hidden]
+    assert [] == [param.opts for param in options if not param.help]
+
+
+def field_lists() -> list[tuple[str, str]]:
+    pattern = r"^```\{fields\} (\S+)\n(?::without: (.*)\n)?"
+    return re.findall(pattern, read("events.md"), re.MULTILINE)
+
+
+def fields_of(kind: Any) -> list[str]:
+    if issubclass(kind, msgspec.Struct):
+        return [field.name for field in msgspec.structs.fields(kind)]
+    return [field.name for field in attrs.fields(kind)]
+
+
+@pytest.mark.parametrize(("path", "without"), field_lists())
+def test_each_field_of_an_event_has_a_description(path: str, without: str) -> None:
+    module, _, name = path.partition(":")
+    kind = getattr(import_module(f"ctxbackends.{module}"), name)
+    section = str(kind.__doc__).partition("Attributes:\n")[2]
+    described = re.findall(r"^ {8}(\w+): \S", section, re.MULTILINE)
+    assert sorted(fields_of(kind)) == sorted(described)
+    assert {*without.split()} <= {*described}
+
+
+def events_of(command: str) -> list[str]:
+    section = read("events.md").partition(f"\n### {command}\n")[2].partition("\n#### ")[0]
+    return re.findall(r"^`(\w+)`\n: ", section, re.MULTILINE)
+
+
+def test_each_event_of_a_run_is_described() -> None:
+    kinds = typing.get_args(Event)
+    names = [run_output._EVENT_NAMES.get(kind.__name__) or kind.__name__.lower() for kind in kinds]
+    assert sorted([*names, "row", "plan", "done"]) == sorted(events_of("extract, compact, ingest"))
+
+
+def test_each_event_of_a_batch_is_described() -> None:
+    source = Path(str(import_module(JSONLines.__module__).__file__)).read_text("utf-8").partition("class JSONLines")[2]
+    assert sorted(re.findall(r'self\._print\("(\w+)"', source)) == sorted(events_of("batch"))
+
+
+def test_each_command_with_json_is_described() -> None:
+    with_json = {
+        path for path, command in commands().items() if any("--json" in param.opts for param in command.params)
+    }
+    text = read("events.md").partition("## Command events")[2]
+    headings = {name for line in re.findall(r"^### (.+)$", text, re.MULTILINE) for name in line.split(", ")}
+    entries = {
+        name
+        for line in re.findall(r"^(`.+`)$", text.partition("### Others")[2].partition("### ")[0], re.MULTILINE)
+        for name in re.findall(r"`([a-z ]+)`", line)
+    }
+    assert with_json == (headings - {"Others"}) | entries
+
+
+def test_each_method_of_an_observer_is_an_event() -> None:
+    methods = {name for name, value in vars(Observer).items() if callable(value)} - {"sending"}
+    assert methods == {name for name in methods if str(getattr(Observer, name).__doc__).startswith("Handle ")}
