@@ -40,6 +40,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "command_reference",
+    "ctxrc_settings",
     "field_lists",
     "public_names",
     "server_tables",

@@ -73,7 +73,7 @@ class BackendConfig:
         type: Backend type; defaults to ``name``. Types that are not built in are accepted, as you can register them.
         endpoint: Base URL of the server, which may refer to environment variables as ``${NAME}``; None for the default
             of the type.
-        api_key_env: Environment variable that contains the API key; None for the type's usual one, ``""`` for no key.
+        api_key_env: Environment variable that contains the API key, ``""`` for no key; None for the type's usual one.
         api_key: The API key itself; only for code, not for files. It is not in the repr; a configuration with it can
             be copied and not pickled. Default None.
         default_model: Model of requests that name none; None if they must.
@@ -87,8 +87,8 @@ class BackendConfig:
         max_retries: How often a request that the server did not process (429, 503, no connection) is sent again, 0 for
             never; None for 2.
         max_concurrency: Maximum number of concurrent requests; None for the number of slots that the server reports.
-        model_mismatch: ``error``, ``warn`` or ``ignore`` for responses from another model; None for the default of the
-            type.
+        model_mismatch: Reaction to a response from another model than the requested one: ``error``, ``warn`` or
+            ``ignore``; None for the default of the type.
         complete_streams: Whether ``complete()`` streams its request, which applies the timeouts between tokens and ends
             the generation if the caller leaves; None for the default of the type (True for servers on your machines).
         served_as: Names that the server may answer with: a list for every request, or a mapping from the requested name
@@ -103,21 +103,24 @@ class BackendConfig:
         project: OpenAI project; None to send none.
         model_path: GGUF file to serve on first use, instead of an endpoint (type llamacpp). Default None.
         ctx_size: Tokens of context over all slots, with ``model_path``; None for the model's own.
-        parallel: Number of slots, with ``model_path``; None for one.
+        parallel: Number of slots, with ``model_path``; None for one, or as many as a ``llama-server`` program chooses.
         threads: Number of CPU threads, with ``model_path``; None for llama.cpp's default.
         embeddings: Whether to serve embeddings too, with ``model_path``. Default False.
         trust_env: Whether to use the proxies of the environment, except for loopback. Default False.
-        ca_bundle: PEM file of the authorities that verify the server's certificate; None for the system's.
+        ca_bundle: PEM file, or a directory from ``openssl rehash``, with the CA certificates that verify the server;
+            None for the system's.
         client_cert: PEM file of the client certificate; None to send none.
-        client_key: PEM file of its private key; None if ``client_cert`` contains it.
+        client_key: PEM file of its private key, without a passphrase; None if ``client_cert`` contains it.
         api_path: Path between the endpoint and ``/chat/completions``, ``/`` for none; None for the path of the type, or
             the version at the end of the endpoint, or ``/v1``.
         query: Parameters for the URL of every request; the values may refer to variables. None to send none.
-        headers: Headers of every request; the values may refer to variables. None to send no others.
+        headers: Headers of every request; the values may refer to variables and contain no literal secrets. None to
+            send no others.
         headers_env: Headers of every request, with the environment variable that contains the value. None for none.
         basic_auth_env: Environment variable that contains ``user:password`` for Basic authentication. Default None.
         unix_socket: Path of a Unix socket to connect to, instead of host and port. Default None.
-        omit: Members of the request body that are not sent to this server. Default None.
+        omit: Members of the request body that this server does not accept; an option that needs one is an error.
+            Default None.
         rename: Members of the request body with the name that this server has for them. Default None.
         json_mode: Whether to send JSON mode for a JSON schema, which the prompt then describes, for servers without
             schemas; None for the default of the type.

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
+from docstrings import read_attributes
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from ctxbackends import Observer
-
-
-def read_attributes(kind: type) -> dict[str, str]:
-    """Return the fields of a class and their descriptions, from the section ``Attributes:`` of its docstring."""
-    section = (inspect.getdoc(kind) or "").partition("\nAttributes:\n")[2]
-    section = re.split(r"\n(?=\S)", section, maxsplit=1)[0]
-    entries = re.split(r"\n(?= {4}\w)", f"\n{section.rstrip()}")[1:]
-    return {name.strip(): " ".join(text.split()) for name, _, text in (entry.partition(": ") for entry in entries)}
 
 
 def load_class(path: str) -> type:
@@ -34,8 +29,11 @@ def load_class(path: str) -> type:
 class Definitions(SphinxDirective):
     """The base of directives that show names and their descriptions, written as in docstrings."""
 
-    def build(self, entries: dict[str, str]) -> list[nodes.Node]:
-        lines = [line for name, text in entries.items() for line in (f"``{name}``", f"   {text}", "")]
+    def build(self, entries: dict[str, str], kinds: Mapping[str, str] = MappingProxyType({})) -> list[nodes.Node]:
+        """Return a definition list; the kind of a value follows its name."""
+        lines: list[str] = []
+        for name, text in entries.items():
+            lines += [f"``{name}`` : {kinds[name]}" if name in kinds else f"``{name}``", f"   {text}", ""]
         return self.parse_text_to_nodes(
             "\n".join(["````{eval-rst}", ".. py:currentmodule:: ctxbackends", "", *lines, "````"])
         )

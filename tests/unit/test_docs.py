@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import ctxbackends
-from ctxbackends import BackendConfig, LocalServer
+from ctxbackends import LocalServer
 from ctxbackends._cli.root import ctx_group, ctxbackends_group
 from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
@@ -213,14 +213,3 @@ def test_help_is_the_programs_own(block: Block, monkeypatch: pytest.MonkeyPatch)
     group = ctx_group if match[1] == "ctx" else ctxbackends_group
     help_result = CliRunner().invoke(group, [*match[2].split(), "--help"], prog_name=match[1], terminal_width=78)
     assert help_result.output == match[3]
-
-
-def test_every_key_of_ctxrc_is_described() -> None:
-    table = (
-        (ROOT / "docs" / "reference" / "configuration.md")
-        .read_text()
-        .partition("## The keys of a backend")[2]
-        .partition("##")[0]
-    )
-    fields = {field.name for field in attrs.fields(BackendConfig)} - {"api_key"}  # for code alone
-    assert fields == set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))

@@ -15,10 +15,11 @@ import click
 import msgspec
 import pytest
 
-from ctxbackends import Observer
+from ctxbackends import BackendConfig, Observer
 from ctxbackends._cli import run_output
 from ctxbackends._cli.batch.display import JSONLines
 from ctxbackends._cli.root import ctxbackends_group
+from ctxbackends._config.reader import FIELDS, TOP_LEVEL
 from ctxbackends.knowledge import Event
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -144,3 +145,45 @@ def test_each_command_with_json_is_described() -> None:
 def test_each_method_of_an_observer_is_an_event() -> None:
     methods = {name for name, value in vars(Observer).items() if callable(value)} - {"sending"}
     assert methods == {name for name in methods if str(getattr(Observer, name).__doc__).startswith("Handle ")}
+
+
+def load_extension(name: str) -> Any:
+    """Import a module of docs/_ext, which is no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REFERENCE.parent / "_ext"))
+        return import_module(name)
+
+
+def test_each_key_of_ctxrc_is_described_once() -> None:
+    groups = re.findall(r"^```\{settings\} (.+)$", read("configuration.md"), re.MULTILINE)
+    fields = {field.name for field in attrs.fields(BackendConfig)} - {"api_key"}  # for code alone
+    assert sorted(fields) == sorted(name for group in groups for name in group.split())
+    assert fields == FIELDS.keys()
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_each_key_of_ctxrc_has_a_value_and_a_meaning_for_files(name: str) -> None:
+    settings = load_extension("setting_texts")
+    assert settings.describe_value(name)
+    text = settings.describe_setting(name)
+    assert re.match(r"[A-Z].{10,}\.$", text), text
+    assert not re.search(r"None|True|False|math|second", text), text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("idle_timeout", "Timeout between two tokens. Default: that of the :doc:`type </servers/index>`, "),
+        ("trust_env", "Whether to use the proxies of the environment, except for loopback. Default: ``false``."),
+        ("organization", "OpenAI organization. Default: none."),
+        ("threads", "Number of CPU threads, with ``model_path``. Default: llama.cpp's."),
+        ("client_key", "PEM file of its private key, without a passphrase. Omit it if ``client_cert`` contains it."),
+    ],
+)
+def test_the_meaning_of_a_key_is_that_of_the_docstring(name: str, text: str) -> None:
+    assert load_extension("setting_texts").describe_setting(name).startswith(text)
+
+
+def test_each_top_level_key_is_described() -> None:
+    section = read("configuration.md").partition("## Top-level keys")[2].partition("\n## ")[0]
+    assert sorted(TOP_LEVEL) == sorted(re.findall(r"^`(\w+)`\n: ", section, re.MULTILINE))
