@@ -39,6 +39,8 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "architecture",
+    "benchmark_figures",
     "command_reference",
     "ctxrc_settings",
     "field_lists",
@@ -74,7 +76,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"ctxbackends {release}"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["tables.css", "layers.css"]
 html_show_copyright = False
 html_show_sphinx = False
 

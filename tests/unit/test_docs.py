@@ -187,21 +187,6 @@ def test_ctxrc_parses(block: Block) -> None:
     assert config.backends or config.redact
 
 
-def test_the_layout_lists_files_that_exist() -> None:
-    page = (ROOT / "docs" / "design" / "index.md").read_text()
-    parent, paths = ROOT / "ctxbackends", []
-    for line in page.partition("```text\nctxbackends/\n")[2].partition("```")[0].splitlines():
-        indent = len(line) - len(line.lstrip())
-        if indent == 2:
-            parent = ROOT / "ctxbackends"
-        if indent <= 4:
-            names = line.strip().partition("  ")[0].split(", ")
-            paths += [parent / name for name in names]
-            parent = parent / names[0] if indent == 2 else parent
-    assert len(paths) > 50
-    assert [] == [path for path in paths if not path.exists()]
-
-
 HELP = re.compile(r"\$ (ctx|ctxbackends)((?: \w+)*) --help\n(.*)", re.DOTALL)
 
 

@@ -1,0 +1,46 @@
+"""The directive ``figures``: rows of docs/benchmarks/table.md, which the benchmarks write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+TABLE = Path(__file__).parents[1] / "benchmarks" / "table.md"
+CLIENTS = ("hand-written", "ctxbackends", "openai")
+
+
+def read_figures() -> dict[str, dict[str, str]]:
+    """Return the median of each client, by the measure."""
+    figures: dict[str, dict[str, str]] = {}
+    measure = ""
+    for line in TABLE.read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) > 2:
+            measure = cells[0] or measure
+            figures.setdefault(measure, {})[cells[1]] = cells[2]
+    return figures
+
+
+class Figures(SphinxDirective):
+    """The measures of the content, one in a line, with the medians of three clients."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(TABLE))
+        figures = read_figures()
+        unknown = [measure for measure in self.content if measure not in figures]
+        if unknown:
+            raise self.error(f"no such measures: {'; '.join(unknown)}")
+        rows = [[measure, *(figures[measure].get(client, "") for client in CLIENTS)] for measure in self.content]
+        table = [["CPU time", *CLIENTS], ["---"] * 4, *rows]
+        return self.parse_text_to_nodes("\n".join(f"| {' | '.join(row)} |" for row in table))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("figures", Figures)
+    return {"parallel_read_safe": True}
