@@ -1,4 +1,4 @@
-"""docs/design: the diagrams show every module, and the functions, tests, paths and figures that the pages name exist."""
+"""docs/design: the diagrams show every module; functions, tests, paths and figures that the pages name exist."""
 
 from __future__ import annotations
 
