@@ -1,8 +1,7 @@
 """The Sphinx configuration.
 
-The tables of backend types (_ext/server_tables.py), exceptions and faults come from the code, and the outcomes of faults
-from the table of the tests, so they cannot go stale. Needs no network: intersphinx is off, so names of other packages
-are not links.
+The directives in _ext and below write the tables from the code, and those of outcomes from the table of the tests, so
+they cannot go stale. Needs no network: intersphinx is off, so names of other packages are not links.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
