@@ -18,6 +18,9 @@ from ctxbackends import (
     Backend,
     BackendError,
     ClosedError,
+    FilePart,
+    ImagePart,
+    Message,
     Registry,
     ToolCall,
     arguments_of,
@@ -35,7 +38,7 @@ from ctxbackends.testing import Answer, FaultServer, OpenAIStandIn, faults
 
 ROOT = Path(__file__).parents[2]
 ERRORS = re.compile(r"^\| (`{1,2}) ?(.+?) ?\1 (?:\(.*?\) )?\| ", re.MULTILINE)
-GUIDES = ("streaming", "tools", "timeouts", "retries", "concurrency", "embeddings", "security")
+GUIDES = ("streaming", "tools", "timeouts", "retries", "concurrency", "embeddings", "security", "messages")
 KEY = "any-key-of-the-tests"
 
 
@@ -145,6 +148,22 @@ async def forget_the_variable() -> None:
         registry.resolve("cloud")
 
 
+def complete(backend_type: str, prompt: Any) -> Callable[[], Awaitable[None]]:
+    """A prompt that is rejected before it is sent."""
+
+    async def ask() -> None:
+        async with open_backend(backend_type, endpoint="http://127.0.0.1:9", default_model="m") as backend:
+            await backend.complete(prompt)
+
+    return ask
+
+
+async def read_no_image() -> None:
+    ImagePart.from_bytes(b"no image")
+
+
+CACHED = [{"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}]
+
 MESSAGES: dict[str, Callable[[], Awaitable[None]]] = {
     "the connection broke before the response was complete": break_a_stream,
     "no completion: the stream has not been read to its end": read_too_early,
@@ -174,6 +193,18 @@ MESSAGES: dict[str, Callable[[], Awaitable[None]]] = {
     "embed() needs at least one text": embed_nothing,
     "airgap: the endpoint http://203.0.113.7:8000 is neither loopback nor in a private network; "
     "nothing was sent to it": leave_the_airgap,
+    "unsupported member: messages[0].content[0].cache_control": complete("vllm", CACHED),
+    "unsupported value: messages[0].role is 'usr'; did you mean user?": complete(
+        "vllm", [{"role": "usr", "content": "Hi"}]
+    ),
+    "the prompt has no messages; pass at least one": complete("vllm", []),
+    "unknown image format: not PNG, JPEG, GIF or WebP; pass media_type=": read_no_image,
+    "message: image url: Ollama does not fetch images; pass their bytes with ImagePart.from_bytes": complete(
+        "ollama", [Message.user([ImagePart.from_url("https://example.org/a.png")])]
+    ),
+    "message: file: this API takes no documents; send their text, or their pages as images": complete(
+        "vllm", [Message.user([FilePart(b"%PDF-1.4", "a.pdf")])]
+    ),
     "API keys aren't allowed in .ctxrc; set an environment variable and name it in api_key_env": write_a_key,
     'environment variable not set: EXAMPLE_API_KEY; set it to the API key of backend "cloud"': forget_the_variable,
 }
@@ -189,7 +220,7 @@ def exceptions_of(message: str) -> set[str]:
 
 @pytest.mark.parametrize("message", MESSAGES)
 async def test_a_quoted_message(message: str) -> None:
-    with pytest.raises((BackendError, ValueError)) as caught:
+    with pytest.raises((BackendError, ValueError, TypeError)) as caught:
         await MESSAGES[message]()
     assert message in str(caught.value)
     names = exceptions_of(message) or {"APITimeoutError"}  # the column of timeouts.md is the phase
