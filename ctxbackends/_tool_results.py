@@ -11,6 +11,7 @@ import msgspec
 
 from ctxbackends._chat.media import ImagePart
 from ctxbackends._chat.messages import TextPart, ToolCall, ToolResult
+from ctxbackends._util.json_text import json_or_text
 
 
 def build_result(call: ToolCall, value: Any) -> ToolResult:
@@ -73,16 +74,9 @@ def _repeats(blocks: Iterable[Any], structured: Any) -> bool:
     Python servers put a value that is not an object into the member ``result``, and send each item of a list as a text.
     """
     texts = [block.text for block in blocks if getattr(block, "type", None) == "text"]
-    values = [_parse(text) for text in texts]
+    values = [json_or_text(text) for text in texts]
     inner = structured["result"] if isinstance(structured, dict) and [*structured] == ["result"] else structured
     return any(value in (*texts, texts, *values, values) for value in (structured, inner))
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _convert_block(block: Any) -> Iterable[TextPart | ImagePart]:

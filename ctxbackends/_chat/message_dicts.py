@@ -25,12 +25,8 @@ from ctxbackends._chat.messages import (
     ToolCall,
     ToolResult,
 )
+from ctxbackends._chat.opaque_members import CALL_MEMBERS, CHAT_WIRE, MESSAGE_MEMBERS, MESSAGES_WIRE
 from ctxbackends._suggestions import suggest
-
-CHAT_WIRE, MESSAGES_WIRE = "chat_completions", "messages"
-CALL_MEMBERS = ("extra_content", "thought_signature")
-MESSAGE_MEMBERS = ("reasoning_details", "reasoning_encrypted", "extra_content")
-"""The opaque members of chat completions, as in `_wire`."""
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _OTHER_ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "bot": "assistant", "function": "tool"}

@@ -18,7 +18,7 @@ import click
 from ctxbackends._cli.completers import complete_configured, complete_removable, complete_settings, complete_value
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.root import debug_option
-from ctxbackends._cli.terminal import print_json, print_table, printable, utf8
+from ctxbackends._cli.terminal import print_json, print_table, printable, say, utf8
 
 if TYPE_CHECKING:
     from ctxbackends._config.backend_config import BackendConfig, CtxConfig
@@ -256,7 +256,7 @@ def _edit_until_valid(copy: Path, path: Path) -> bytes:
             if not (sys.stdin is not None and sys.stdin.isatty()):
                 error.problem += "; the file is unchanged"
                 raise
-            click.echo(printable(str(error), err=True), err=True)
+            say(str(error))
             if not click.confirm("Edit again?", default=True, err=True):
                 raise click.ClickException(f"{path} is unchanged") from None
         else:

@@ -9,7 +9,7 @@ import click
 from ctxbackends._cli.backends import Choice, backend_options, open_choice
 from ctxbackends._cli.completers import complete_models
 from ctxbackends._cli.numbers import Integer
-from ctxbackends._cli.terminal import printable, utf8, waiting
+from ctxbackends._cli.terminal import say, utf8, waiting
 
 
 def _parse_keep_alive(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -41,7 +41,7 @@ async def load(choice: Choice, model: str | None, context_length: int | None, ke
     async with open_choice(choice) as backend:
         with waiting() as line:
             await backend.load(model, context_length=context_length, keep_alive=keep_alive, on_progress=line)
-    click.echo(printable(f"loaded {model or backend.default_model} on {backend.endpoint}", err=True), err=True)
+    say(f"loaded {model or backend.default_model} on {backend.endpoint}")
 
 
 @click.command()
@@ -56,4 +56,4 @@ async def unload(choice: Choice, model: str | None) -> None:
             line.show("waiting for the answer")
             # A server that is starting has nothing to unload yet.
             await backend.unload(model, request_options=RequestOptions(ready_timeout=0))
-    click.echo(printable(f"unloaded {model or backend.default_model} from {backend.endpoint}", err=True), err=True)
+    say(f"unloaded {model or backend.default_model} from {backend.endpoint}")

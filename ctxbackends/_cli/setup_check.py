@@ -8,7 +8,7 @@ import attrs
 import click
 
 from ctxbackends._cli.backends import Choice, open_choice
-from ctxbackends._cli.terminal import print_json, printable
+from ctxbackends._cli.terminal import print_json, say
 from ctxbackends.errors import APITimeoutError
 
 _SECONDS = 5.0
@@ -38,6 +38,6 @@ async def _check(name: str, *, as_json: bool) -> None:
         print_json(attrs.asdict(answer))
         return
     text = f"the server at {answer.endpoint} answers; its first model is {answer.model}"
-    click.echo(printable(text, err=True), err=True)
+    say(text)
     if answer.default_model_listed is False:
-        click.echo(printable(f"it does not list the default_model {answer.default_model}", err=True), err=True)
+        say(f"it does not list the default_model {answer.default_model}")

@@ -77,7 +77,7 @@ class Waiting:
         advice = self._advice.find(loading)
         if advice is not None:
             self.stop()
-            click.echo(printable(advice, err=True), err=True)
+            say(advice)
         if self._line is not None:
             self._line.show(str(loading))
         elif self._interval.is_due(loading.state):
@@ -154,6 +154,11 @@ def print_json(value: Any) -> None:
 def printable(text: str, *, err: bool = False) -> str:
     """Return ``text`` with control characters escaped if stdout (``err``: stderr) is a terminal."""
     return escape_controls(text) if (sys.stderr if err else sys.stdout).isatty() else text
+
+
+def say(text: str) -> None:
+    """Print a line on standard error, with control characters escaped if it is a terminal."""
+    click.echo(printable(text, err=True), err=True)
 
 
 def utf8(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

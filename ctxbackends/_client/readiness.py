@@ -44,7 +44,7 @@ def raise_if_not_loaded(models: Sequence[ModelInfo], name: str | None) -> None:
         raise ModelLoadFailedError(200, body=f"the model {model.id} failed to load".encode(), message="failed to load")
 
 
-def state_of_failure(error: BackendError) -> tuple[ServerState, str]:
+def state_of_failure(error: BackendError) -> tuple[ServerState, str | None]:
     """Return the state of a server whose probe failed with ``error``, and the problem."""
     match error:
         case APIConnectionError():

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, NoReturn, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
@@ -117,6 +117,10 @@ def parse_member(data: bytes, name: str) -> Any:
     return SurrogateJoiner().join(value[name])
 
 
+def _reject(_data: bytes) -> NoReturn:
+    raise msgspec.DecodeError
+
+
 class LenientDecoder(Generic[T]):
     """Decodes JSON to a struct, leniently outside the answer; the module describes how.
 
@@ -132,10 +136,9 @@ class LenientDecoder(Generic[T]):
         self._strict = msgspec.json.Decoder(kind)
         self._repairs = repairs or {}
 
-    @property
-    def strict(self) -> Callable[[bytes], T]:
-        """The strict decoder, which raises one of DECODE_ERRORS."""
-        return self._strict.decode
+    def for_next(self, joiner: SurrogateJoiner) -> Callable[[bytes], T]:
+        """Return the strict decoder, or while ``joiner`` waits for the other half of a character, one that fails."""
+        return _reject if joiner.is_waiting else self._strict.decode
 
     def decode(self, data: bytes) -> T:
         """Decode ``data``. Raise one of DECODE_ERRORS."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
 from ctxbackends._chat.messages import Message, OpaquePart, ReasoningPart, TextPart, ToolCall, ToolResult
 from ctxbackends._chat.responses import Completion
+from ctxbackends._util.json_text import json_or_text
 
 
 def describe_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def _describe_part(part: Any) -> dict[str, Any]:
         case ReasoningPart():
             return {"type": "reasoning", "content": part.text}
         case ToolCall():
-            return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": _parse(part.arguments)}
+            return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": json_or_text(part.arguments)}
         case ToolResult():
             response = part.content if isinstance(part.content, str) else _describe_content(part.content)
             return {"type": "tool_call_response", "id": part.tool_call_id, "response": response}
@@ -57,10 +57,3 @@ def _describe_part(part: Any) -> dict[str, Any]:
 def _describe_blob(modality: str, media_type: str | None, data: bytes) -> dict[str, Any]:
     mime_type = {} if media_type is None else {"mime_type": media_type}
     return {"type": "blob", "modality": modality, **mime_type, "content": base64.b64encode(data).decode()}
-
-
-def _parse(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except ValueError:
-        return arguments

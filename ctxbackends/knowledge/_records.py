@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 
+from ctxbackends._util.json_text import json_or_text
+
 Unit: TypeAlias = Literal["line", "page", "paragraph", "slide", "cell"]
 """The unit in which places in a source are counted, from 1."""
 
@@ -239,14 +241,7 @@ def _from_text(text: str, target: Any) -> Any:
         return [] if is_list else None if type(None) in choices else text
     if not is_list and (target is str or any(get_origin(one) is Literal for one in choices)):
         return text
-    return _parse_json(text)
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return json_or_text(text)
 
 
 # --- evidence ---------------------------------------------------------------------------------------

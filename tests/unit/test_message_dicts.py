@@ -24,9 +24,7 @@ from ctxbackends import (
     ToolCall,
     ToolResult,
 )
-from ctxbackends._chat import message_dicts
 from ctxbackends._client.prompts import build_messages
-from ctxbackends._wire.formats import anthropic_parts, openai_parts
 
 PNG = b"\x89PNG\r\n\x1a\n...."
 PNG_URL = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
@@ -449,12 +447,6 @@ def test_any_other_dict_is_a_clear_error(values: Any) -> None:
     except (TypeError, ValueError) as error:
         problem = str(error)
     assert not problem or "message" in problem
-
-
-def test_the_opaque_members_are_those_of_the_wire() -> None:
-    assert openai_parts.CALL_MEMBERS == message_dicts.CALL_MEMBERS
-    assert openai_parts.MESSAGE_MEMBERS == message_dicts.MESSAGE_MEMBERS
-    assert (openai_parts.WIRE, anthropic_parts.WIRE) == (message_dicts.CHAT_WIRE, message_dicts.MESSAGES_WIRE)
 
 
 def test_the_vendors_own_types_are_accepted() -> None:

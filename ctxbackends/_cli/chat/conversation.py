@@ -21,7 +21,7 @@ from ctxbackends._cli.chat.output import print_notes, print_stats
 from ctxbackends._cli.chat.session import ChatSession
 from ctxbackends._cli.chat.slash_commands import CommandError, Conversation, LeaveConversation, complete, run_command
 from ctxbackends._cli.error_messages import format_error
-from ctxbackends._cli.terminal import printable
+from ctxbackends._cli.terminal import say
 from ctxbackends._util.directories import data_directory
 from ctxbackends._util.text import one_line
 from ctxbackends.errors import NoModelError
@@ -51,11 +51,6 @@ async def converse(
     """
     with open_terminal():
         await _Terminal(session, registry, create_display, shows_stats=shows_stats).run()
-
-
-def say(text: str) -> None:
-    """Print a line on standard error."""
-    click.echo(printable(text, err=True), err=True)
 
 
 class _Terminal:

@@ -25,6 +25,7 @@ from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import RoundEnd, RoundStart, ToolEnd, ToolEvent, ToolRun, ToolStart
 from ctxbackends._cli.live_line import LINE, can_redraw, window_size
 from ctxbackends._cli.terminal import PLAIN_INTERVAL, PlainInterval, StopAdvice, printable
+from ctxbackends._util.event_loops import running_loop
 from ctxbackends._util.text import one_line, pluralize
 
 ReasoningView: TypeAlias = Literal["full", "line", "none"]
@@ -44,13 +45,6 @@ PROBE_SECONDS = 3.0
 _WAITING = "waiting for the answer"
 _ARGUMENTS_SHOWN = 200  # characters
 _LOAD_AFTER = 0.05  # seconds in which the request is sent
-
-
-def _find_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class Display(Protocol):
@@ -187,7 +181,7 @@ class Status:
         if self._is_quiet:
             return
         self._stop_clock()
-        loop = _find_loop()
+        loop = running_loop()
         if loop is not None:
             self._next = loop.call_later(PROBE_SECONDS, self.show, then)
         advice = self._advice.find(loading)
@@ -224,7 +218,7 @@ class Status:
             self._line.show(f"{self._text}, {time.monotonic() - self._since:.0f} s")
 
     def _schedule(self) -> None:
-        loop = _find_loop()
+        loop = running_loop()
         if loop is None:  # the first line is drawn before the loop runs
             return
         self._timer = loop.call_later(TICK if self._line is not None else PLAIN_INTERVAL, self._tick)
@@ -299,7 +293,7 @@ class AnswerDisplay:
     def start(self) -> None:
         """Show that the answer is awaited."""
         self._status.show(_WAITING)
-        loop = _find_loop()
+        loop = running_loop()
         if isinstance(self._text, DrawnText) and loop is not None:
             loop.call_later(_LOAD_AFTER, self._text.load)
 

@@ -17,7 +17,7 @@ from ctxbackends._cli.numbers import Number
 from ctxbackends._cli.options import json_option
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review, rows_argument
 from ctxbackends._cli.proposals.export import format_gaps, print_gaps
-from ctxbackends._cli.terminal import print_json, printable, utf8
+from ctxbackends._cli.terminal import print_json, printable, say, utf8
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.applied import AppliedRows
@@ -63,8 +63,8 @@ class _Settings:
 @json_option
 @directory_option
 def apply(
-    *,
     directory: Path,
+    *,
     proposal: str,
     rows: tuple[str, ...],
     yes: bool,
@@ -150,11 +150,11 @@ def _report_unknown(rows: Mapping[str, Row], proposal: str, context: Path, *, as
 def _apply(applied: AppliedRows, rows: Mapping[str, Row], settings: _Settings, path: Path) -> bool:
     """Apply rows, and return whether all were applied."""
     existing = ExistingEntries.read(settings.context)
-    click.echo(printable(f"to apply with {settings.program} to {settings.context}:", err=True), err=True)
+    say(f"to apply with {settings.program} to {settings.context}:")
     for name, row in rows.items():
         place = existing.find(row)
         note = f" (already in {place})" if place is not None else ""
-        click.echo(printable(f"  {name}  {row.kind}: {row.title}{note}", err=True), err=True)
+        say(f"  {name}  {row.kind}: {row.title}{note}")
     if settings.ask and not click.confirm(f"Apply {pluralize(len(rows), 'row')}?", err=True):
         click.echo("nothing was applied", err=True)
         return False

@@ -16,7 +16,7 @@ from ctxbackends._cli.proposals.arguments import (
     select_rows,
 )
 from ctxbackends._cli.proposals.rows import edit_row
-from ctxbackends._cli.terminal import printable, utf8
+from ctxbackends._cli.terminal import say, utf8
 from ctxbackends.knowledge._proposals.review import Review
 from ctxbackends.knowledge._proposals.store import find_proposal
 
@@ -96,4 +96,4 @@ def requote(directory: Path, proposal: str, row: str, quote: str, source: Path |
     problem = review_.find_problem(row)
     if problem is not None:
         raise click.ClickException(f"the quote is saved ({evidence.where}), but {problem}, and accept it then")
-    click.echo(printable(f"{row} accepted: {evidence.where}", err=True), err=True)
+    say(f"{row} accepted: {evidence.where}")

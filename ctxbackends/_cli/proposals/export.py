@@ -11,7 +11,7 @@ import click
 
 from ctxbackends._cli.proposals.arguments import directory_option, one_argument, open_review
 from ctxbackends._cli.proposals.output import write_file, write_files
-from ctxbackends._cli.terminal import printable, utf8
+from ctxbackends._cli.terminal import printable, say, utf8
 from ctxbackends._util.text import plural, pluralize
 from ctxbackends.knowledge._proposals.export import FORMATS, Format, build_payload, find_gaps
 from ctxbackends.knowledge._proposals.formats import render_csv, render_markdown
@@ -47,8 +47,8 @@ from ctxbackends.knowledge._records import PLURALS, Row
 @click.option("--skip-incomplete", is_flag=True, help="Exit with 0 if rows are left out because a field is empty.")
 @directory_option
 def export(
-    *,
     directory: Path,
+    *,
     proposal: str,
     kinds: str | None,
     format_: Format,
@@ -126,7 +126,7 @@ def print_gaps(proposal: str, gaps: Mapping[str, Mapping[str, str]]) -> None:
     for name, problems in gaps.items():
         options = " ".join(f"--set {field}=..." for field in problems)
         text = f"  {name}: {format_gaps(problems)}: ctxbackends proposals edit {proposal} {name} {options}"
-        click.echo(printable(text, err=True), err=True)
+        say(text)
 
 
 def format_gaps(problems: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ import click
 
 from ctxbackends._cli.live_line import window_size
 from ctxbackends._cli.proposals.rows import edit_row
-from ctxbackends._cli.terminal import printable
+from ctxbackends._cli.terminal import say
 from ctxbackends._util.text import pluralize
 from ctxbackends.knowledge._errors import ProposalError
 from ctxbackends.knowledge._proposals.review import Review, Verdict
@@ -138,7 +138,7 @@ class ReviewSession:
         if name is None:
             left = self._find_undecided()
             rest = f"{pluralize(len(left), 'row')} left; press Enter to go on with them" if left else "all are decided"
-            _say(f"\nend of the rows: {rest}, u to undo, b to go back, or q to quit")
+            say(f"\nend of the rows: {rest}, u to undo, b to go back, or q to quit")
             return
         if not self._view.is_ready(name):
             with self._front.pause():
@@ -161,14 +161,14 @@ class ReviewSession:
             case "n":
                 return self._find_next()
             case "?":
-                _say(_format_help(window_size(sys.stdout)[0]))
+                say(_format_help(window_size(sys.stdout)[0]))
                 return "ask"
             case "a" | "r" | "R" | "e" if self._name is not None:
                 return self._decide(key, self._name, rest)
             case "a" | "r" | "R" | "e":
-                _say("there is no row here; b goes back")
+                say("there is no row here; b goes back")
                 return "ask"
-        _say(f"unknown key: {key!r}; press ? for help")
+        say(f"unknown key: {key!r}; press ? for help")
         return "ask"
 
     # --- deciding ---------------------------------------------------------------------------------
@@ -188,26 +188,26 @@ class ReviewSession:
     def _requote(self, name: str, rest: str) -> Next:
         quote = rest or self._front.ask(f"{name} needs a quote; copy words from the source: ")
         if not quote or not quote.strip():
-            _say(f"{name} stays quarantined")
+            say(f"{name} stays quarantined")
             return "ask"
         problem = self._review.find_problem(name)
         step = self._change(name, lambda: self._review.requote(name, quote), moves=problem is None)
         if problem is not None and step == "show":
-            _say(f"the quote is saved, but {problem}")
+            say(f"the quote is saved, but {problem}")
         return step
 
     def _edit(self, name: str) -> Next:
         if name in self._review.quarantined():
-            _say(f"{name} is quarantined; accept it with a quote first")
+            say(f"{name} is quarantined; accept it with a quote first")
             return "ask"
         with self._front.pause():
             try:
                 fields = edit_row(self._review, name)
             except click.ClickException as error:
-                _say(error.format_message())
+                say(error.format_message())
                 return "ask"
         if fields is None:
-            _say("nothing changed")
+            say("nothing changed")
             return "ask"
         self._change(name, lambda: self._review.edit(name, fields), moves=False)
         return "show"
@@ -217,27 +217,27 @@ class ReviewSession:
         try:
             action()
         except ProposalError as error:
-            _say(str(error))
+            say(str(error))
             return "ask"
         after = self._review.verdict(name)
         if after != before:
             self._changes.append(Change(name, before, after))
-        _say(f"{name} {after.state if moves else 'changed'}")
+        say(f"{name} {after.state if moves else 'changed'}")
         if moves:
             self._move_on()
         return "show"
 
     def _undo(self) -> Next:
         if not self._changes:
-            _say("nothing to undo")
+            say("nothing to undo")
             return "ask"
         change = self._changes.pop()
         try:
             self._review.restore(change.name, change.before, after=change.after)
         except ProposalError as error:
-            _say(str(error))
+            say(str(error))
             return "ask"
-        _say(f"undone: {change.name} is {change.before.state}")
+        say(f"undone: {change.name} is {change.before.state}")
         self._at = self._names.index(change.name)
         return "show"
 
@@ -269,17 +269,17 @@ class ReviewSession:
 
     def _find_next(self) -> Next:
         if not self._query:
-            _say("nothing to search for; press / first")
+            say("nothing to search for; press / first")
             return "ask"
         count = len(self._names)
         texts = self._join_texts()
         for at in ((self._at + step) % count for step in range(1, count + 1)):
             if self._query in texts[self._names[at]]:
                 if at <= self._at:
-                    _say("search continues from the first row")
+                    say("search continues from the first row")
                 self._at = at
                 return "show"
-        _say(f"no row with {self._query!r}")
+        say(f"no row with {self._query!r}")
         return "ask"
 
     def _join_texts(self) -> dict[str, str]:
@@ -310,7 +310,3 @@ def _format_help(columns: int) -> str:
         textwrap.fill(f"{key}  {name:9} {use}", width, subsequent_indent=" " * indent)
         for key, (name, use) in KEYS.items()
     )
-
-
-def _say(text: str) -> None:
-    click.echo(printable(text, err=True), err=True)

@@ -80,8 +80,8 @@ def _build_row(summary: dict[str, Any]) -> dict[str, Any]:
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @directory_option
 def show(
-    *,
     directory: Path,
+    *,
     proposal: str,
     rows: tuple[str, ...],
     quarantined: bool,

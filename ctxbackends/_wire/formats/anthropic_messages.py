@@ -15,6 +15,7 @@ import msgspec
 from ctxbackends._chat.events import Finish
 from ctxbackends._chat.media import FilePart, ImagePart
 from ctxbackends._chat.messages import Message, OpaquePart, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.opaque_members import MESSAGES_WIRE
 from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, NamedTool, Tool
 from ctxbackends._chat.responses import Completion
 from ctxbackends._wire.accumulator import build_completion, complete_stream
@@ -30,7 +31,7 @@ from ctxbackends._wire.base import (
 from ctxbackends._wire.body_settings import finish_body
 from ctxbackends._wire.errors import decode_response, error_from_success, find_request_id, raise_for_error_body
 from ctxbackends._wire.finish_reasons import parse_finish_reason
-from ctxbackends._wire.formats.anthropic_parts import WIRE, answer_decoder, decode_blocks, incomplete_error, parse_usage
+from ctxbackends._wire.formats.anthropic_parts import answer_decoder, decode_blocks, incomplete_error, parse_usage
 from ctxbackends._wire.formats.anthropic_stream import AnthropicStreamDecoder
 from ctxbackends._wire.formats.openai_messages import describe_result_image, format_tool_result
 from ctxbackends._wire.options import (
@@ -254,7 +255,7 @@ def _split_results(content: Any) -> tuple[list[dict[str, Any]], list[dict[str, A
 
 def _encode_part(part: Part, signed: bool, images_in_results: bool) -> Iterator[dict[str, Any]]:
     if isinstance(part, OpaquePart):
-        if block := decode_opaque(part, WIRE):
+        if block := decode_opaque(part, MESSAGES_WIRE):
             yield block
     elif isinstance(part, ToolResult):
         yield _encode_result(part, images_in_results)
@@ -287,7 +288,7 @@ def _encode_image(part: ImagePart) -> dict[str, Any]:
 
 def _encode_block(part: Part, signed: bool) -> dict[str, Any]:
     if isinstance(part, TextPart):
-        citations = decode_opaque(part.opaque, WIRE).get("citations")
+        citations = decode_opaque(part.opaque, MESSAGES_WIRE).get("citations")
         return {"type": "text", "text": part.text, **({"citations": citations} if citations else {})}
     if isinstance(part, ImagePart):
         return _encode_image(part)
@@ -295,7 +296,7 @@ def _encode_block(part: Part, signed: bool) -> dict[str, Any]:
         source = {"type": "base64", "media_type": "application/pdf", "data": part.base64}
         return {"type": "document", "source": source, "title": part.name}
     if isinstance(part, ToolCall):
-        members = decode_opaque(part.opaque, WIRE)
+        members = decode_opaque(part.opaque, MESSAGES_WIRE)
         return {"type": "tool_use", "id": part.id, "name": part.name, "input": decode_arguments(part), **members}
     assert isinstance(part, ReasoningPart), "the option table has no other part"
     return _encode_thinking(part, signed)

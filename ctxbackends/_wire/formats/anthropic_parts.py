@@ -9,6 +9,7 @@ import msgspec
 
 from ctxbackends._chat.events import CitationDelta, ReasoningDelta, StreamEvent, TextDelta
 from ctxbackends._chat.messages import OpaquePart
+from ctxbackends._chat.opaque_members import MESSAGES_WIRE
 from ctxbackends._chat.responses import Usage
 from ctxbackends._wire import usage as wire_usage
 from ctxbackends._wire.base import encode_arguments
@@ -17,7 +18,6 @@ from ctxbackends._wire.lenient import Lenient, LenientDecoder, parse_member, to_
 from ctxbackends._wire.tool_calls import Piece, ToolCallAssembler
 from ctxbackends.errors import MalformedResponseError, StreamInterruptedError
 
-WIRE = "messages"
 _KNOWN_BLOCKS = frozenset({"", "text", "thinking", "redacted_thinking", "tool_use"})
 
 
@@ -45,7 +45,7 @@ class WireBlock(msgspec.Struct):
 
         https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
         """
-        opaque = OpaquePart(WIRE, to_json({"caller": self.caller})) if self.caller is not None else None
+        opaque = OpaquePart(MESSAGES_WIRE, to_json({"caller": self.caller})) if self.caller is not None else None
         return Piece(None, self.id or "", self.name or "", arguments, opaque)
 
 
@@ -88,7 +88,7 @@ def decode_blocks(answer: Answer, body: bytes, calls: ToolCallAssembler) -> Iter
         elif block.type == "tool_use":
             yield from calls.begin(block.to_piece(encode_arguments(block.input)))
         elif block.is_opaque:
-            yield OpaquePart(WIRE, to_json(raw[index]))
+            yield OpaquePart(MESSAGES_WIRE, to_json(raw[index]))
     yield from calls.finish()
 
 
@@ -103,7 +103,7 @@ def build_citations(citations: object, text: str | None = None) -> Sequence[Stre
     if not events:
         return ()
     members = {"citations": citations} if text is None else {"text": text, "citations": citations}
-    return [*events[:-1], CitationDelta(events[-1].citation, OpaquePart(WIRE, to_json(members)))]
+    return [*events[:-1], CitationDelta(events[-1].citation, OpaquePart(MESSAGES_WIRE, to_json(members)))]
 
 
 def parse_usage(usage: Mapping[str, Any] | None) -> Usage | None:

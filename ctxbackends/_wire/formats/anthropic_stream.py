@@ -6,19 +6,19 @@ Unknown events are skipped, and unknown blocks are kept as opaque parts. Events:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ctxbackends._chat.events import Finish, ReasoningDelta, StreamEvent, TextDelta
 from ctxbackends._chat.messages import OpaquePart
+from ctxbackends._chat.opaque_members import MESSAGES_WIRE
 from ctxbackends._chat.responses import FinishReason
 from ctxbackends._wire.base import StreamDecoder, encode_arguments
 from ctxbackends._wire.errors import error_from_event, parse_error_value
 from ctxbackends._wire.finish_reasons import parse_finish_reason
 from ctxbackends._wire.formats.anthropic_parts import (
-    WIRE,
     WireBlock,
     answer_decoder,
     build_citations,
@@ -87,11 +87,6 @@ def _is_error(event: _Event) -> bool:
     return event.type == "error" or has_text
 
 
-def _reject(_data: bytes) -> _Event:
-    """Send every event through the lenient decoder while half a character waits for the other half."""
-    raise msgspec.DecodeError
-
-
 class AnthropicStreamDecoder(StreamDecoder):
     """The stream decoder for the Messages API; the module describes its contract."""
 
@@ -158,14 +153,14 @@ class AnthropicStreamDecoder(StreamDecoder):
         return True
 
     def _decode_frames(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
-        decode, append = self._choose_decoder(), events.append
+        decode, append = _event_decoder.for_next(self._joiner), events.append
         for name, data in frames:
             try:
                 event = decode(data)
             except DECODE_ERRORS as error:
                 if self._handle_undecodable(name, data.strip(), error, events):
                     return
-                decode = self._choose_decoder()
+                decode = _event_decoder.for_next(self._joiner)
                 continue
             # Fast path for text, the common case: without a call.
             delta = event.delta
@@ -181,9 +176,6 @@ class AnthropicStreamDecoder(StreamDecoder):
             self._handle_event(name, data.strip(), event, events)
             if self.is_ended():
                 return
-
-    def _choose_decoder(self) -> Callable[[bytes], _Event]:
-        return _reject if self._joiner.is_waiting else _event_decoder.strict
 
     def _handle_undecodable(self, name: bytes, data: bytes, error: Exception, events: list[StreamEvent]) -> bool:
         """Handle an event that the strict decoder rejects; return whether it ends the response."""
@@ -311,7 +303,7 @@ class AnthropicStreamDecoder(StreamDecoder):
                 except ValueError as error:
                     self._fail(f"the input of the block {block.start.type} is malformed: {error}")
                     return
-            events.append(OpaquePart(WIRE, to_json(raw)))
+            events.append(OpaquePart(MESSAGES_WIRE, to_json(raw)))
 
     def _finish(self, events: list[StreamEvent]) -> None:
         if self._reason is None and not self.raw_finish_reason and self._allow_missing_reason:

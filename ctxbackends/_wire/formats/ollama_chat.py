@@ -9,7 +9,7 @@ same API leaves out ``done`` and sends ``done_reason`` only with the last line.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import attrs
@@ -94,11 +94,6 @@ class _Line(msgspec.Struct, gc=False):
 
 
 _line_decoder = LenientDecoder(_Line)
-
-
-def _reject(_data: bytes) -> _Line:
-    """Send every line through the lenient decoder while half a character waits for the other half."""
-    raise msgspec.DecodeError
 
 
 @attrs.frozen(kw_only=True)
@@ -308,7 +303,7 @@ class OllamaStreamDecoder(StreamDecoder):
         return events
 
     def _decode_lines(self, lines: Sequence[bytes], events: list[StreamEvent]) -> None:
-        decode, append = self._choose_decoder(), events.append
+        decode, append = _line_decoder.for_next(self._joiner), events.append
         last = self._last_line
         for data in lines:
             try:
@@ -319,7 +314,7 @@ class OllamaStreamDecoder(StreamDecoder):
                 repaired = self._repair(data, error)
                 if repaired is None:
                     return
-                line, decode = repaired, self._choose_decoder()
+                line, decode = repaired, _line_decoder.for_next(self._joiner)
             last = data
             # Fast path for text, the common case: without a call.
             message = line.message
@@ -339,9 +334,6 @@ class OllamaStreamDecoder(StreamDecoder):
             if self.is_ended():
                 return
         self._last_line = last[:_MAX_LAST_LINE]
-
-    def _choose_decoder(self) -> Callable[[bytes], _Line]:
-        return _reject if self._joiner.is_waiting else _line_decoder.strict
 
     def _repair(self, data: bytes, error: Exception) -> _Line | None:
         """Decode a line that the strict decoder rejects; return None if that fails, which sets ``failure``."""

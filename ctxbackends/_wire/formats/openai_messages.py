@@ -7,10 +7,11 @@ from typing import Any
 
 from ctxbackends._chat.media import AudioPart, FilePart, ImagePart
 from ctxbackends._chat.messages import Message, OpaquePart, Part, ReasoningPart, TextPart, ToolCall, ToolResult
+from ctxbackends._chat.opaque_members import CHAT_WIRE, MESSAGE_MEMBERS
 from ctxbackends._chat.requests import ChatRequest, JSONSchemaFormat, Tool
 from ctxbackends._wire.base import decode_opaque, normalize_arguments
 from ctxbackends._wire.body_settings import add_instruction, describe_schema
-from ctxbackends._wire.formats.openai_parts import CONTENT_MEMBER, MESSAGE_MEMBERS, WIRE
+from ctxbackends._wire.formats.openai_parts import CONTENT_MEMBER
 from ctxbackends._wire.options import OptionTable, Supported, Transform, check_supported, lookup, prepare_parameters
 
 
@@ -73,7 +74,7 @@ def _encode_assistant(message: Message, table: OptionTable) -> dict[str, Any]:
             wire[member] = text
     for part in message.content:
         if isinstance(part, OpaquePart):
-            members = decode_opaque(part, WIRE)
+            members = decode_opaque(part, CHAT_WIRE)
             wire |= {name: members[name] for name in MESSAGE_MEMBERS if name in members}
     if message.tool_calls:
         wire["tool_calls"] = [_encode_tool_call(call) for call in message.tool_calls]
@@ -84,7 +85,7 @@ def _encode_assistant(message: Message, table: OptionTable) -> dict[str, Any]:
 
 def _encode_tool_call(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": normalize_arguments(call)}
-    return {"id": call.id, "type": "function", "function": function, **decode_opaque(call.opaque, WIRE)}
+    return {"id": call.id, "type": "function", "function": function, **decode_opaque(call.opaque, CHAT_WIRE)}
 
 
 def _encode_tool_result(result: ToolResult) -> dict[str, Any]:

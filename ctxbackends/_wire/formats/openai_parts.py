@@ -9,6 +9,7 @@ import msgspec
 
 from ctxbackends._chat.events import ReasoningDelta, RefusalDelta, StreamEvent, TextDelta
 from ctxbackends._chat.messages import OpaquePart
+from ctxbackends._chat.opaque_members import CALL_MEMBERS, CHAT_WIRE, MESSAGE_MEMBERS
 from ctxbackends._chat.responses import TokenLogprob, Usage
 from ctxbackends._wire import usage as wire_usage
 from ctxbackends._wire.base import encode_arguments
@@ -16,7 +17,6 @@ from ctxbackends._wire.citations import parse_annotations
 from ctxbackends._wire.lenient import Lenient, Repair, to_json
 from ctxbackends._wire.tool_calls import Piece
 
-WIRE = "chat_completions"
 CONTENT_MEMBER = "content"
 """The ``member`` of reasoning that came as a part of the content (Mistral)."""
 
@@ -43,16 +43,6 @@ class WireToolCall(msgspec.Struct):
         function = self.function or _Function()
         arguments = encode_arguments(function.arguments)
         return Piece(self.index, self.id or "", function.name or "", arguments, build_opaque(self, CALL_MEMBERS))
-
-
-CALL_MEMBERS = ("extra_content", "thought_signature")
-"""The opaque members of a tool call, which go back with it: https://ai.google.dev/gemini-api/docs/thought-signatures"""
-
-MESSAGE_MEMBERS = ("reasoning_details", "reasoning_encrypted", "extra_content")
-"""The opaque members of a message, which go back with it.
-
-https://openrouter.ai/docs/use-cases/reasoning-tokens#preserving-reasoning
-"""
 
 
 class WireMessage(msgspec.Struct, gc=False):
@@ -148,7 +138,7 @@ class Opaque:
 
     def build(self) -> list[StreamEvent]:
         """Return the part with all members, none if there are none."""
-        return [OpaquePart(WIRE, to_json(self._members))] if self._members else []
+        return [OpaquePart(CHAT_WIRE, to_json(self._members))] if self._members else []
 
 
 def merge_details(details: Any, pieces: list[Any]) -> None:
@@ -178,7 +168,7 @@ def _is_continued(last: dict[str, Any], piece: dict[str, Any]) -> bool:
 def build_opaque(value: object, names: tuple[str, ...]) -> OpaquePart | None:
     """Return the opaque members of a wire value, None if there are none."""
     members = {name: member for name in names if (member := getattr(value, name)) is not None}
-    return OpaquePart(WIRE, to_json(members)) if members else None
+    return OpaquePart(CHAT_WIRE, to_json(members)) if members else None
 
 
 class _OneLogprob(msgspec.Struct):

@@ -11,7 +11,7 @@ Frames that are not JSON, and JSON without choices and an error, are passed over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -132,11 +132,6 @@ _decode_time = msgspec.json.Decoder(_Time).decode
 _KNOWN_OBJECTS = frozenset({None, "", "error", "chat.completion.chunk", "chat.completion"})
 
 
-def _reject(_data: bytes) -> _Chunk:
-    """Send every frame through the lenient decoder while half a character waits for the other half."""
-    raise msgspec.DecodeError
-
-
 class OpenAIStreamDecoder(StreamDecoder):
     """The stream decoder for chat completions; the module describes its contract.
 
@@ -188,7 +183,7 @@ class OpenAIStreamDecoder(StreamDecoder):
         return events
 
     def _decode_frames(self, frames: Sequence[tuple[bytes, bytes]], events: list[StreamEvent]) -> None:
-        decode, append = self._choose_decoder(), events.append
+        decode, append = _chunk_decoder.for_next(self._joiner), events.append
         for index, (name, data) in enumerate(frames):
             in_text = self._in_text and not name
             if in_text:
@@ -203,7 +198,7 @@ class OpenAIStreamDecoder(StreamDecoder):
                 self._in_text = False
                 if self._handle_undecodable(name, data.strip(), index, error, events):
                     return
-                decode = self._choose_decoder()
+                decode = _chunk_decoder.for_next(self._joiner)
                 continue
             before = len(events)
             if self._handle_event(name, data, chunk, events):
@@ -214,9 +209,6 @@ class OpenAIStreamDecoder(StreamDecoder):
             self._in_text = (
                 has_text and self._has_text_chunks and self._reason is None and self.served_model is not None
             )
-
-    def _choose_decoder(self) -> Callable[[bytes], _Chunk]:
-        return _reject if self._joiner.is_waiting else _chunk_decoder.strict
 
     def _handle_event(self, name: bytes, data: bytes, chunk: _Chunk, events: list[StreamEvent]) -> bool:
         """Handle a chunk or an error; return whether it ends the response."""

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
+from ctxbackends._util.event_loops import running_loop
 from ctxbackends.testing._fault_server.answers import MODEL, PIECES, Fault, ResponseBuilder, Script, respond
 from ctxbackends.testing._fault_server.connection import ConnectionHandler
 from ctxbackends.testing._fault_server.steps import Connection, Do, RecordedRequest, Step
@@ -102,7 +103,7 @@ class FaultServer:
 
     async def wait_idle(self) -> None:
         """Wait until no connection is open."""
-        if self._loop is None or self._loop is _running_loop():
+        if self._loop is None or self._loop is running_loop():
             await self._wait_idle()
         else:
             await asyncio.wrap_future(self._submit(self._wait_idle()))
@@ -119,7 +120,7 @@ class FaultServer:
         """
         if self._loop is None:
             return
-        if self._loop is _running_loop():
+        if self._loop is running_loop():
             raise RuntimeError("wait_idle_sync() would block the event loop of the server; use await wait_idle()")
         future = self._submit(self._wait_idle())
         try:
@@ -138,7 +139,7 @@ class FaultServer:
         Args:
             function: A function without arguments, such as ``event.set``.
         """
-        if self._loop is None or self._loop is _running_loop() or not self._loop.is_running():
+        if self._loop is None or self._loop is running_loop() or not self._loop.is_running():
             return function()
 
         async def run() -> T:
@@ -337,13 +338,6 @@ class FaultServer:
 def _close(_: ResponseBuilder) -> Iterator[Step]:
     """Close the connection of a request that arrived during a downtime."""
     yield Do.CLOSE
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _bind(port: int) -> socket.socket:
