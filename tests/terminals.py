@@ -232,7 +232,7 @@ class Terminal(PseudoTerminal):
 
     def read_until(self, text: str | Callable[[str], object], *, after: int = 0) -> int:
         """Wait for ``text`` in what it writes after the position ``after``; return the position behind the text."""
-        deadline = time.monotonic() + WITHIN
+        deadline = time.monotonic() + self.within
         while True:
             if isinstance(text, str):
                 if (at := self.raw.find(text, after)) >= 0:
