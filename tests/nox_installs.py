@@ -175,3 +175,8 @@ def run_of_tests(session: nox.Session, module: str, *arguments: str) -> None:
     one."""
     start = f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module({module!r}, run_name='__main__')"
     session.run("python", "-c", start, *arguments)
+
+
+def build_docs(session: nox.Session, *arguments: str) -> None:
+    """Build the documentation into docs/_build/html; every warning is an error."""
+    session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", *arguments, "docs", "docs/_build/html")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -66,7 +67,9 @@ TEMPLATE = """\
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/></clipPath>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
 {lines}
 </defs>
 {chrome}
@@ -139,7 +142,9 @@ def draw(lines: Sequence[Text], columns: int = COLUMNS) -> str:
     for line in [*lines, Text()]:  # the last one keeps the tails of letters
         console.print(line, no_wrap=True, soft_wrap=True)
     svg = console.export_svg(title="", theme=THEME, code_format=TEMPLATE, unique_id="terminal")
-    return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
+    svg = re.sub(r"<text[^>]*>\s*</text>", "", svg)  # the ends of lines
+    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
+    return "\n".join(line.strip() for line in svg.splitlines() if line.strip()) + "\n"
 
 
 def main() -> None:

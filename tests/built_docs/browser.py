@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.built_docs.chromium import Tab, find_browser, open_tab
+from tests.built_docs import find_browser
+from tests.built_docs.chromium import Tab, open_tab
 
 WIDTHS = (1440, 390)  # px: a laptop, and a phone
 LAYOUT = Path(__file__).with_name("layout.js").read_text("utf-8")
@@ -80,7 +81,6 @@ async def check(program: str, directory: Path) -> list[str]:
 
 
 async def save_screenshots(program: str, directory: Path, target: Path, pages: Sequence[str]) -> None:
-    target.mkdir(parents=True, exist_ok=True)
     async with open_tab(program) as tab:
         for name in pages:
             for scheme in ("light", "dark"):
@@ -89,14 +89,22 @@ async def save_screenshots(program: str, directory: Path, target: Path, pages: S
                     await tab.resize(width, 1000)
                     await tab.open(f"{directory.as_uri()}/{name}")  # a name may have an anchor
                     file = re.sub(r"\.html#?|/", "-", name).strip("-")
-                    await tab.screenshot(target / f"{file}-{scheme}-{width}.png")
+                    (target / f"{file}-{scheme}-{width}.png").write_bytes(await tab.screenshot())
 
 
 def main() -> str | None:
     parser = argparse.ArgumentParser(prog="python -m tests.built_docs.browser")
     parser.add_argument("directory", type=Path, help="the built documentation")
-    parser.add_argument("--screenshots", type=Path, metavar="DIR", help="save pictures of pages here, and check nothing")
-    parser.add_argument("--pages", nargs="+", default=["index.html"], metavar="PAGE", help="the pages of --screenshots, such as guides/streaming.html")
+    parser.add_argument(
+        "--screenshots", type=Path, metavar="DIR", help="save pictures of pages here, and check nothing"
+    )
+    parser.add_argument(
+        "--pages",
+        nargs="+",
+        default=["index.html"],
+        metavar="PAGE",
+        help="the pages of --screenshots, such as guides/streaming.html",
+    )
     arguments = parser.parse_args()
     directory = arguments.directory.resolve()
     if not (directory / "index.html").exists():
@@ -105,6 +113,7 @@ def main() -> str | None:
     if program is None:
         return "no browser found; install Chromium or Chrome"
     if arguments.screenshots is not None:
+        arguments.screenshots.mkdir(parents=True, exist_ok=True)
         asyncio.run(save_screenshots(program, directory, arguments.screenshots, arguments.pages))
         return None
     problems = asyncio.run(check(program, directory))

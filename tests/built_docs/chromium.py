@@ -10,26 +10,16 @@ import base64
 import itertools
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 WITHIN = 120.0  # seconds for a page on a busy machine
 _ADDRESS = re.compile(rb"DevTools listening on (ws://\S+)")
-
-
-def find_browser() -> str | None:
-    """Return the path of an installed Chromium or Chrome."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    return found or (MACOS if Path(MACOS).exists() else None)
 
 
 class Tab:
@@ -102,8 +92,9 @@ class Tab:
     async def set_color_scheme(self, name: str) -> None:
         await self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
-    async def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode((await self.send("Page.captureScreenshot"))["data"]))
+    async def screenshot(self) -> bytes:
+        """Return the visible part of the page as a PNG."""
+        return base64.b64decode((await self.send("Page.captureScreenshot"))["data"])
 
 
 @asynccontextmanager

@@ -12,13 +12,17 @@
     return false;
   };
   const describe = (element) => `<${element.tagName.toLowerCase()}> ${element.textContent.trim().slice(0, 50)}`;
-  let last = null;
+  const isBeyond = (box) => box.width > 0 && box.height > 0 && Math.max(box.right, -box.left) > width + 1;
+  let last = null; // what is in it is not named again
   for (const element of article.querySelectorAll("*")) {
-    const box = element.getBoundingClientRect();
-    if (box.width > 0 && box.height > 0 && Math.max(box.right, -box.left) > width + 1 && !last?.contains(element) && !scrolls(element)) {
+    if (last?.contains(element)) continue;
+    const isCut = getComputedStyle(element).overflowX !== "visible" && !scrolls(element);
+    if (isCut && element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1)
+      problems.push(`cut off: ${describe(element)}`);
+    else if (isBeyond(element.getBoundingClientRect()) && !scrolls(element))
       problems.push(`beyond the edge: ${describe(element)}`);
-      last = element;
-    }
+    else continue;
+    last = element;
   }
 
   // A line may break at a space, and after a hyphen, a dash or a slash.
