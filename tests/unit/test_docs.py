@@ -32,6 +32,25 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the pages name, and what stands for it here: the addresses are the tiny server's, and the model is its own.
 STAND_INS = ("http://localhost:8080", "http://localhost:8081", "http://localhost:8000", "http://gpu:8000")
 MODELS = ("qwen3-4b", "qwen3-32b", "qwen3-embedding-0.6b")
+# The `.ctxrc` of a project whose programs the pages show.
+CTXRC = """
+default_backend: local
+backends:
+  - name: local
+    type: llamacpp
+    endpoint: http://localhost:8080
+    default_model: qwen3-4b
+    ready_timeout: 2m
+  - name: gpu
+    type: vllm
+    endpoint: http://gpu:8000
+    default_model: qwen3-32b
+  - name: cloud
+    type: openai
+    api_key_env: OPENAI_API_KEY
+    default_model: gpt-4o
+    timeout: 90s
+"""
 
 
 @attrs.frozen
@@ -110,12 +129,11 @@ def project(
 
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / f"{llama_server.alias}.gguf").symlink_to(tiny_model("tiny"))
-    (tmp_path / ".ctxrc").write_text(adapt(README_CTXRC))
+    (tmp_path / ".ctxrc").write_text(adapt(CTXRC))
     monkeypatch.chdir(tmp_path)
     return adapt
 
 
-README_CTXRC = next(block.text for block in blocks("yaml") if block.page.name == "README.md")
 FRAMEWORKS_CTXRC = next(block.text for block in blocks("yaml") if block.page == ROOT / "docs/frameworks/index.md")
 
 
