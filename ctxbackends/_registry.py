@@ -14,9 +14,10 @@ from ctxbackends._client.backend import Backend
 from ctxbackends._client.backend_context import BackendContext
 from ctxbackends._client.create import create_backend
 from ctxbackends._client.http_backend import HTTPBackend
-from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.backend_settings import BackendSettings
 from ctxbackends._config.backend_types import BackendTypes
+from ctxbackends._config.ctx_config import CtxConfig
 from ctxbackends._config.duration import seconds_of
 from ctxbackends._config.request_settings import describe_endpoint
 from ctxbackends._http.addresses import check_endpoint

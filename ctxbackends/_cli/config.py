@@ -21,7 +21,8 @@ from ctxbackends._cli.root import debug_option
 from ctxbackends._cli.terminal import print_json, print_table, printable, say, utf8
 
 if TYPE_CHECKING:
-    from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+    from ctxbackends._config.backend_config import BackendConfig
+    from ctxbackends._config.ctx_config import CtxConfig
 
 
 @click.group()

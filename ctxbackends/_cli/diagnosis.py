@@ -22,7 +22,8 @@ from ctxbackends._cli.dispatch import find_next
 from ctxbackends._cli.log_entries import LogError
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends._cli.serve import set_variable_line
-from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.ctx_config import CtxConfig
 from ctxbackends._config.ctxrc_file import FILE_NAME, find_ctxrc
 from ctxbackends._config.reader import load_ctxrc
 from ctxbackends._config.request_settings import resolve_endpoint

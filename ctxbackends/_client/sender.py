@@ -20,6 +20,7 @@ from ctxbackends._client.concurrency import Limiter
 from ctxbackends._client.launcher import Launcher
 from ctxbackends._client.redact import redact
 from ctxbackends._client.request_headers import CallHeaders, build_account_headers, find_fixed_headers, merge_headers
+from ctxbackends._client.routes import build_route
 from ctxbackends._client.slots import Release
 from ctxbackends._client.stream_source import timeout_key
 from ctxbackends._client.urls import ServerURLs, is_from_api, is_html
@@ -28,14 +29,13 @@ from ctxbackends._config.api_key import find_api_key
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.endpoint import find_api_root
 from ctxbackends._config.request_settings import resolve_settings
-from ctxbackends._http.addresses import check_endpoint, is_local
+from ctxbackends._http.addresses import is_local
 from ctxbackends._http.body import ByteStream
 from ctxbackends._http.deadlines import Deadline
 from ctxbackends._http.errors import strip_tracebacks
 from ctxbackends._http.headers import CheckedHeaders
-from ctxbackends._http.proxy import DIRECT, Route, find_proxy_route
+from ctxbackends._http.proxy import DIRECT
 from ctxbackends._http.sessions import Pool
-from ctxbackends._http.tls import build_tls_context
 from ctxbackends._http.transport import RequestTimeouts, Transport
 from ctxbackends._profiles.profile import Profile
 from ctxbackends._profiles.routes import find_route_servers
@@ -95,7 +95,8 @@ class RequestSender:
         settings = resolve_settings(config, profile, endpoint or "", environ)
         self._urls = ServerURLs(settings.api, settings.query, backend=config.name)
         self._endpoint = settings.endpoint if launcher is None else ""
-        self._route = self._build_route(config)
+        # A server that the SDK starts is on this machine, over plain HTTP.
+        self._route = DIRECT if launcher is not None else build_route(config, settings, airgap=self.transport.airgap)
         self._key, self._key_source = _find_key(config, profile, environ)
         self._secrets = (*((self._key,) if self._key is not None else ()), *settings.secrets)
         common = {"Content-Type": "application/json", **build_account_headers(config)}
@@ -121,31 +122,6 @@ class RequestSender:
             fixed_headers=find_fixed_headers(config, common, self._auth(codec.auth_headers), self._auth(profile.auth)),
         )
         self.defaults: CallSettings = self.calls.defaults
-
-    def _build_route(self, config: BackendConfig) -> Route:
-        """Return how requests reach the server. Raise ConfigError or AirgapError; nothing is sent."""
-        if self.launcher is not None:
-            return DIRECT  # on this machine, over plain HTTP
-        base_url = self._urls.api.base
-        if self.transport.airgap:
-            check_endpoint(self._endpoint, trust_env=config.trust_env, backend=config.name)
-        route = find_proxy_route(base_url, backend=config.name) if config.trust_env else DIRECT
-        tls = build_tls_context(
-            ca_bundle=config.ca_bundle,
-            client_cert=config.client_cert,
-            client_key=config.client_key,
-            backend=config.name,
-        )
-        if tls is not None and not base_url.startswith("https://"):
-            key = "ca_bundle" if config.ca_bundle is not None else "client_cert"
-            raise ConfigError("requires an https:// endpoint", key=key, backend=config.name)
-        hint = ""
-        if base_url.startswith("https://") and config.client_cert is None:
-            # Servers on asyncio (uvicorn, and so vLLM) end such a handshake without an alert.
-            hint = "; the server may require a client certificate (client_cert)"
-        if route.proxy is not None:
-            hint += f"; the request went through the proxy {route.proxy}"
-        return attrs.evolve(route, tls=tls, hint=hint)
 
     def _auth(self, headers_for: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
         return MaskedHeaders(headers_for(self._key.reveal())) if self._key is not None else {}

@@ -1,10 +1,9 @@
-"""The settings of one backend and of a whole `.ctxrc`, validated."""
+"""The settings of one backend, validated."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
 import attrs
@@ -342,23 +341,3 @@ class BackendConfig:
 
     def _fail(self, field: str, problem: str) -> NoReturn:
         raise ConfigError(problem, key=field, backend=None if field == "name" else self.name)
-
-
-@attrs.frozen(kw_only=True)
-class CtxConfig:
-    """The settings of a ``.ctxrc`` that concern this package.
-
-    Attributes:
-        backends: The backends, in the order of the file.
-        default_backend: Name of the default backend; None if there is none.
-        airgap: Whether only loopback and private endpoints are allowed. Default False.
-        redact: Globs, relative to the directory of the file. Matching files are sent only to loopback and private
-            endpoints by the ``ctx`` commands.
-        path: The file; None without one.
-    """
-
-    backends: tuple[BackendConfig, ...] = ()
-    default_backend: str | None = None
-    airgap: bool = False
-    redact: tuple[str, ...] = ()
-    path: Path | None = None

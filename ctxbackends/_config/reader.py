@@ -20,11 +20,11 @@ from ctxbackends._config.backend_config import (
     LOCAL_COUNT_FIELDS,
     TLS_FIELDS,
     BackendConfig,
-    CtxConfig,
     unknown_type,
 )
 from ctxbackends._config.backend_settings import OTHER_NAMES
 from ctxbackends._config.backend_types import ALL_TYPES
+from ctxbackends._config.ctx_config import CtxConfig
 from ctxbackends._config.ctxrc_file import read_text
 from ctxbackends._config.display import display_name, has_unsafe_characters
 from ctxbackends._config.request_settings import MAPPING_FIELDS

@@ -592,7 +592,8 @@ def test_chat_interrupted(script: Script) -> None:
         poll(lambda: script.requests or program.poll() is not None)
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=WITHIN)
-    assert (130, "", "\ninterrupted\n") == (program.returncode, out, err)
+    assert (130, "") == (program.returncode, out)
+    assert err.endswith("\ninterrupted\n")  # a slow machine prints how long it has waited
 
 
 @pytest.mark.posix

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from ctxbackends._config import reader as config_module
 from ctxbackends._config.api_key import find_api_key
-from ctxbackends._config.backend_config import BackendConfig, CtxConfig
+from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._config.ctx_config import CtxConfig
 from ctxbackends._config.ctxrc_file import MAX_FILE_SIZE, find_ctxrc
 from ctxbackends._config.duration import parse_duration
 from ctxbackends._config.endpoint import normalise_endpoint
