@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import re
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -207,8 +208,19 @@ class OutcomesTable(SphinxDirective):
         return ", ".join(parts)
 
 
+class Unreleased(SphinxDirective):
+    """The changes since the last release: the fragments, as towncrier would put them into CHANGELOG.md."""
+
+    def run(self) -> list[nodes.Node]:
+        command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "Unreleased", "--date", ""]
+        root = Path(__file__).parents[1]
+        draft = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+        return self.parse_text_to_nodes(draft.replace("Unreleased ()", "Unreleased"), allow_section_headings=True)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("coverage-by-server", CoverageTable)
     app.add_directive("faults", FaultsTable)
     app.add_directive("outcomes", OutcomesTable)
+    app.add_directive("unreleased", Unreleased)
     return {"parallel_read_safe": True}

@@ -316,6 +316,7 @@ def test_a_path_comes_before_a_name(index: ModelIndex, cache: Path) -> None:
         (None, "other", "other: no such file or model; download one with ctxbackends pull"),
         (MODEL, "other", "other: no such file or model; the cached models are: small"),
     ],
+    ids=["not cached", "damaged", "similar", "nothing cached", "others cached"],  # not the random bytes of the model
 )
 def test_an_unknown_model(index: ModelIndex, cache: Path, prepare: bytes | None, name: str, problem: str) -> None:
     if prepare is not None:

@@ -135,7 +135,12 @@ async def test_response_format_is_rejected() -> None:
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [(list[str], "list"), (Box[int], "Box"), (str | None, "output"), (attrs.make_class("Ü b" + "x" * 99, []), "__b")],
+    [
+        (list[str], "list"),
+        (Box[int], "Box"),
+        (str | None, "output"),
+        (dataclasses.make_dataclass("Ü b" + "x" * 99, []), "__b"),
+    ],
 )
 async def test_schema_name_is_accepted_by_servers(target: Any, name: str) -> None:
     fake = FakeBackend("null" if target == str | None else "[]" if name == "list" else '{"value": 1}')
