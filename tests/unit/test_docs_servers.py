@@ -120,10 +120,10 @@ def test_the_program_has_the_settings_of_the_file(page: str, monkeypatch: pytest
 
     def open_nothing(type_: str, **settings: Any) -> Any:
         configs.append(BackendConfig(type=type_, name=type_, **settings))
-        raise StopIteration
+        raise LookupError("no server")
 
     monkeypatch.setattr(ctxbackends, "open_backend", open_nothing)
-    with pytest.raises(RuntimeError):  # of StopIteration in a coroutine
+    with pytest.raises(LookupError, match="no server"):
         exec(first_block(page, "python"), {"__name__": "__main__"})  # noqa: S102
     assert [configured(page)] == configs
 
