@@ -35,10 +35,12 @@ def read_texts() -> Iterator[tuple[str, str]]:
 
 
 def find_divided(text: str) -> list[str]:
-    """Return the phrases that begin on one line of a text and end on the next."""
+    """Return the phrases that reach the end of a line of a text."""
     pattern = re.compile(PATTERN.pattern.replace(" ", r"\s"))
-    matches = [match[0] for match in pattern.finditer(re.sub(r"\n[ \t]+", "\n", text)) if "\n" in match[0].strip()]
-    return [phrase for phrase in (" ".join(match.split()) for match in matches) if phrase.lower() in ENTRIES]
+    text = re.sub(r"\n[ \t]+", "\n", text)
+    matches = [match[0] for match in pattern.finditer(text) if "\n" in text[match.start() : match.end() + 1].strip(" ")]
+    phrases = (" ".join(match.split()) for match in matches)
+    return [phrase for phrase in phrases if " " in phrase and phrase.lower() in ENTRIES]
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -66,7 +68,10 @@ def test_a_phrase_is_found_in_a_sentence() -> None:
 
 
 def test_a_divided_phrase_is_found() -> None:
-    assert ["of its own"] == find_divided("It has a name of\n  its own. There is\nno other name of its own.")
+    text = (
+        "It has a name of\n  its own. There is\nno other name of its own. It is no\nlonger a page, but is no\n  answer."
+    )
+    assert ["of its own", "is no"] == find_divided(text)
 
 
 def test_no_phrase_is_divided() -> None:
