@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from click.testing import CliRunner
 
 import ctxbackends
 from ctxbackends import (
@@ -24,6 +26,8 @@ from ctxbackends import (
     Registry,
     open_backend,
 )
+from ctxbackends._cli.root import ctxbackends_group
+from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends._profiles.builtin import SERVERS
 from ctxbackends._profiles.presets import PRESETS
 from ctxbackends.testing import FaultServer, LMStudioStandIn, OllamaStandIn, OpenAIStandIn, faults
@@ -132,6 +136,21 @@ def test_the_program_has_the_settings_of_the_file(page: str, monkeypatch: pytest
 async def test_the_file_works(page: str, server: StandIn) -> None:
     async with Registry([attrs.evolve(configured(page), endpoint=server.url)]) as registry:
         assert (await registry.default().complete("Why is the sky blue?")).text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_command_writes_the_first_lines(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    match = re.search(r"`ctxbackends (setup --backend [^`]+)`", read(page))
+    assert match is not None
+    done = CliRunner().invoke(ctxbackends_group, match[1].split())
+    assert 0 == done.exit_code, done.output
+    [written] = parse_ctxrc((tmp_path / ".ctxrc").read_text("utf-8"), path=".ctxrc").backends
+    if page == "compatible":
+        assert ("openrouter", "NAME") == (written.type, written.default_model)
+    else:
+        settings = dict.fromkeys(("timeout", "ready_timeout", "max_concurrency", "context_length", "keep_alive"))
+        assert attrs.evolve(configured(page), **settings) == written
 
 
 # --- the errors ---------------------------------------------------------------------------------------
