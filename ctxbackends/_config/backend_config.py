@@ -75,7 +75,7 @@ class BackendConfig:
         api_key_env: Environment variable that contains the API key, ``""`` for no key; None for the type's usual one.
         api_key: The API key itself; only for code, not for files. It is not in the repr; a configuration with it can
             be copied and not pickled. Default None.
-        default_model: Model of requests that name none; None if they must.
+        default_model: Model of requests that name none; None if each request must name one.
         timeout: Timeout of a request in seconds; None for the default of the type.
         connect_timeout: Timeout in seconds to establish a connection; None for the default of the type.
         ready_timeout: Seconds to wait for a server that is starting or loading, 0 to not wait; None for the default of

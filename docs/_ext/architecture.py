@@ -29,7 +29,7 @@ class Layers(SphinxDirective):
 
     def box(self, name: str, summary: str) -> nodes.Node:
         box = nodes.container(classes=["layer-box"])
-        box += self.parse_text_to_nodes(f"**{name}**\n\n{summary}")
+        box += self.parse_text_to_nodes(f"`{name}`\n\n{summary}")
         return box
 
 
@@ -66,7 +66,7 @@ class Steps(SphinxDirective):
             module, name, text = line.split(":", 2)
             if find_module(f"ctxbackends.{module}") is None:
                 raise self.error(f"no such module: {module}")
-            lines.append(f"1. `{name}` in `{module.replace('.', '/')}.py`{text}")
+            lines.append(f"1. `{name}` in `{module.replace('.', '/')}.py`:{text}")
         return self.parse_text_to_nodes("\n".join(lines))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,9 @@ def find_module(name: str) -> Path | None:
 
 
 def read_summary(file: Path) -> str:
-    """Return the first line of a module's docstring."""
+    """Return the first line of a module's docstring, without roles such as ``:class:``."""
     text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-    return " ".join(text.partition("\n\n")[0].split())
+    return re.sub(r":\w+:(?=`)", "", " ".join(text.partition("\n\n")[0].split()))
 
 
 def list_modules(package: Path) -> list[Path]:

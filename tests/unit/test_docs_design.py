@@ -67,6 +67,7 @@ def test_each_module_is_listed_with_one_sentence() -> None:
     files = [file for package in packages for file in (package / "__init__.py", *LAYERS.list_modules(package))]
     assert sorted(files) == sorted((ROOT / "ctxbackends").rglob("*.py"))
     assert [] == [file for file in files if not re.fullmatch(r".{10,120}\.", LAYERS.read_summary(file))]
+    assert [] == [file for file in files if re.search(r":\w+:`", LAYERS.read_summary(file))]
 
 
 def test_the_paths_of_changes_exist() -> None:
