@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from exception_tree import walk_exceptions
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
-
-from ctxbackends import BackendError
 
 
 def public_names(package: str) -> dict[str, str]:
@@ -74,14 +72,12 @@ class ExceptionTree(SphinxDirective):
     """The tree of exceptions, as nested lists with links."""
 
     def run(self) -> list[nodes.Node]:
-        def lines(kind: type[BaseException], depth: int) -> Iterator[str]:
-            also = ", also a `TimeoutError`" if depth and issubclass(kind, TimeoutError) else ""
-            yield f"{'  ' * depth}- {{exc}}`~ctxbackends.{kind.__name__}`{also}"
-            for child in kind.__subclasses__():
-                if child.__module__.startswith("ctxbackends.errors."):
-                    yield from lines(child, depth + 1)
-
-        return self.parse_text_to_nodes("\n".join(lines(BackendError, 0)))
+        lines = [
+            f"{'  ' * depth}- {{exc}}`~ctxbackends.{kind.__name__}`"
+            f"{', also a `TimeoutError`' if issubclass(kind, TimeoutError) else ''}"
+            for depth, kind in walk_exceptions()
+        ]
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def hide_signature(_app: Sphinx, what: str, *_rest: Any) -> tuple[str, str] | None:

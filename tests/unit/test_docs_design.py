@@ -7,7 +7,6 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from ctxbackends import Backend, open_backend
 from ctxbackends.testing import FaultServer, faults
+from tests.docs_extensions import load_extension
 
 ROOT = Path(__file__).parents[2]
 DESIGN = ROOT / "docs" / "design"
@@ -22,13 +22,6 @@ DESIGN = ROOT / "docs" / "design"
 
 def read(page: str) -> str:
     return (DESIGN / f"{page}.md").read_text("utf-8")
-
-
-def load_extension(name: str) -> Any:
-    """Import a module of docs/_ext that needs no Sphinx."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "docs" / "_ext"))
-        return import_module(name)
 
 
 LAYERS = load_extension("import_layers")

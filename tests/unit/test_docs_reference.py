@@ -15,12 +15,14 @@ import click
 import msgspec
 import pytest
 
-from ctxbackends import BackendConfig, Observer
+from ctxbackends import BackendConfig, BackendError, ContextOverflowError, Observer, ResponseInterruptedError
 from ctxbackends._cli import run_output
 from ctxbackends._cli.batch.display import JSONLines
 from ctxbackends._cli.root import ctxbackends_group
 from ctxbackends._config.reader import FIELDS, TOP_LEVEL
 from ctxbackends.knowledge import Event
+from tests.docs_extensions import load_extension
+from tests.unit.test_errors import CLASSES
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 PACKAGES = ("ctxbackends", *(f"ctxbackends.{name}" for name in ("batch", "knowledge", "local", "sync", "testing")))
@@ -57,6 +59,14 @@ def test_each_public_name_is_described_once(package: str) -> None:
     if package == "ctxbackends.local":
         names -= documented("ctxbackends").keys()  # it exports them too
     assert dict.fromkeys(names, 1) == {name: counts[name] for name in names}
+
+
+def test_the_tree_of_exceptions_has_each_public_exception_below_its_bases() -> None:
+    tree = list(load_extension("exception_tree").walk_exceptions())
+    assert CLASSES == {kind for _, kind in tree}
+    assert (0, BackendError) == tree[0]
+    assert [3] == [depth for depth, kind in tree if kind is ContextOverflowError]
+    assert [2, 2] == [depth for depth, kind in tree if kind is ResponseInterruptedError]  # it has two bases
 
 
 def commands() -> dict[str, click.Command]:
@@ -145,13 +155,6 @@ def test_each_command_with_json_is_described() -> None:
 def test_each_method_of_an_observer_is_an_event() -> None:
     methods = {name for name, value in vars(Observer).items() if callable(value)} - {"sending"}
     assert methods == {name for name in methods if str(getattr(Observer, name).__doc__).startswith("Handle ")}
-
-
-def load_extension(name: str) -> Any:
-    """Import a module of docs/_ext, which is no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REFERENCE.parent / "_ext"))
-        return import_module(name)
 
 
 def test_each_key_of_ctxrc_is_described_once() -> None:
