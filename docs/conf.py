@@ -49,6 +49,7 @@ extensions = [
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # else each attribute is documented twice
 default_role = "code"  # single backticks in docstrings
+smartquotes = False  # options such as --json, and quotes in commands, are shown as they are typed
 # Else the text before a colon in the first line of a property becomes its type.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 # Fragments: towncrier puts those of changes/ into CHANGELOG.md, performance.md includes the table of benchmarks/, and
@@ -76,7 +77,7 @@ html_theme = "furo"
 pygments_dark_style = "a11y-high-contrast-dark"  # as the theme's light style; the theme's dark one underlines modules
 html_title = f"ctxbackends {release}"
 html_static_path = ["_static"]
-html_css_files = ["tables.css", "layers.css"]
+html_css_files = ["tables.css", "design.css"]
 html_show_copyright = False
 html_show_sphinx = False
 

@@ -38,7 +38,10 @@ class Figures(SphinxDirective):
             raise self.error(f"no such measures: {'; '.join(unknown)}")
         rows = [[measure, *(figures[measure].get(client, "") for client in CLIENTS)] for measure in self.content]
         table = [["CPU time", *CLIENTS], ["---"] * 4, *rows]
-        return self.parse_text_to_nodes("\n".join(f"| {' | '.join(row)} |" for row in table))
+        [result] = self.parse_text_to_nodes("\n".join(f"| {' | '.join(row)} |" for row in table))
+        assert isinstance(result, nodes.table)
+        result["classes"].append("figures")
+        return [result]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
