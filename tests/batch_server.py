@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ class BatchServer:
         in_flight: Requests that are not answered.
         max_in_flight: The most there were at once.
         hold: Requests for which it returns True wait until they are cancelled, or until ``release`` is set.
+        gate: Awaited with each prompt before its answer, None for nothing.
         statuses: HTTP status and headers by prompt, for as many requests as there are.
         answer: Returns the text of the answer to a prompt.
     """
@@ -38,6 +39,7 @@ class BatchServer:
         self.in_flight = self.max_in_flight = 0
         self.hold: Callable[[str], bool] = lambda _: False
         self.release = asyncio.Event()
+        self.gate: Callable[[str], Awaitable[object]] | None = None
         self.statuses: Mapping[str, list[tuple[int, dict[str, str]]]] = {}
         self.answer: Callable[[str], str] = lambda prompt: f"answer to {prompt}"
         self.finish = "stop"
@@ -70,6 +72,8 @@ class BatchServer:
         try:
             if self.hold(prompt):
                 await self.release.wait()
+            if self.gate is not None:
+                await self.gate(prompt)
             if self.delay:
                 await asyncio.sleep(self.delay)
             return self._answer(prompt, body)
