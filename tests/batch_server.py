@@ -12,6 +12,7 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from ctxbackends.batch import BatchReport
 from tests.conftest import completion_body, models_body
 
 MODEL = "tiny"
@@ -109,3 +110,49 @@ async def serve_batches(*, model: str = MODEL) -> AsyncIterator[BatchServer]:
     finally:
         server.release.set()
         await runner.close()
+
+
+class RetryAfter:
+    """Answers the first request with a Retry-After, and those in flight in the middle of the pause.
+
+    Args:
+        server: The server.
+        workers: The number of workers, with one request at once each.
+
+    Attributes:
+        seconds: The Retry-After.
+        states: The paused servers of the report, as they change.
+        waits: The seconds from the Retry-After to each request after those in flight.
+    """
+
+    seconds = 2
+
+    def __init__(self, server: BatchServer, workers: int) -> None:
+        self._server = server
+        self._workers = workers
+        self._arrivals = 0
+        self._limited_at = 0.0
+        self._is_noted = asyncio.Event()
+        self.states: list[tuple[str, ...]] = []
+        self.waits: list[float] = []
+        server.gate = self._wait
+
+    async def _wait(self, prompt: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._arrivals += 1
+        if self._arrivals == 1:
+            self._server.statuses = {prompt: [(429, {"retry-after": str(self.seconds)})]}
+            await self._server.wait_for(lambda server: server.in_flight == self._workers)
+            self._limited_at = loop.time()
+        elif self._arrivals <= self._workers:
+            await self._is_noted.wait()
+            await asyncio.sleep(self.seconds / 2)  # meanwhile the other workers are told
+        else:
+            self.waits.append(loop.time() - self._limited_at)
+
+    def note(self, report: BatchReport) -> None:
+        """Take the state of the batch, after each change."""
+        if self.states[-1:] != [report.paused]:
+            self.states.append(report.paused)
+        if report.paused:
+            self._is_noted.set()

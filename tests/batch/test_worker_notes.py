@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Callable
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ctxbackends import BackendConfig, ModelMismatchWarning
 from ctxbackends.batch import BatchAnswer, BatchOptions, BatchReport, BatchRow, EngineError, ProcessEngine, run_batch
 from ctxbackends.errors import APIConnectionError
 from tests.batch.test_distribution import config, expected, rows, texts
-from tests.batch_server import BatchServer, serve_batches
+from tests.batch_server import BatchServer, RetryAfter, serve_batches
 
 
 @pytest.fixture
@@ -35,39 +34,19 @@ async def collect(backends: Any, batch: list[BatchRow], **settings: Any) -> list
 
 async def test_a_retry_after_of_one_worker_pauses_all(server: BatchServer, tmp_path: Path) -> None:
     """No request arrives in the pause, besides those that were in flight at the 429."""
-    seconds = 2
-    loop = asyncio.get_running_loop()
-    arrivals: list[float] = []
-    limited_at: list[float] = []
-    is_paused = asyncio.Event()
-
-    async def gate(prompt: str) -> None:
-        arrivals.append(loop.time())
-        if len(arrivals) == 1:
-            server.statuses = {prompt: [(429, {"retry-after": str(seconds)})]}
-            await server.wait_for(lambda server: server.in_flight == 3)
-            limited_at.append(loop.time())
-        elif len(arrivals) <= 3:  # they are answered when all workers know of the pause
-            await is_paused.wait()
-            await asyncio.sleep(seconds / 2)
-
-    server.gate = gate
-    states: list[tuple[str, ...]] = []
-
-    def note(report: BatchReport) -> None:
-        states.append(report.paused)
-        if report.paused:
-            is_paused.set()
-
-    options = BatchOptions(max_in_flight=3)
+    pause = RetryAfter(server, workers=3)
     answers = await collect(
-        config(server), rows(30), workers=3, options=options, journal=tmp_path / "j", on_change=note
+        config(server),
+        rows(30),
+        workers=3,
+        options=BatchOptions(max_in_flight=3),
+        journal=tmp_path / "j",
+        on_change=pause.note,
     )
     assert expected(30) == texts(answers)
-    assert [("one",), ()] == [state for state, _ in groupby(states)]
-    after = [arrival - limited_at[0] for arrival in arrivals[3:]]
-    assert 28 == len(after)
-    assert seconds <= min(after)
+    assert [("one",), ()] == pause.states
+    assert 28 == len(pause.waits)
+    assert pause.seconds <= min(pause.waits)
 
 
 async def test_a_server_that_is_away_is_in_the_report(server: BatchServer, tmp_path: Path, refusing_url: str) -> None:
