@@ -13,12 +13,10 @@ __all__: list[str]
 
 if TYPE_CHECKING or not install(__name__):
     from ctxbackends._engines.backends import BackendOpener as BackendOpener
-    from ctxbackends._engines.contract import Channel as Channel
     from ctxbackends._engines.contract import Engine as Engine
     from ctxbackends._engines.contract import EngineError as EngineError
     from ctxbackends._engines.contract import WorkerDiedError as WorkerDiedError
     from ctxbackends._engines.contract import WorkerStartError as WorkerStartError
-    from ctxbackends._engines.contract import WorkerUnavailableError as WorkerUnavailableError
     from ctxbackends._engines.processes import ProcessEngine as ProcessEngine
     from ctxbackends._engines.ray import RayEngine as RayEngine
     from ctxbackends.batch._answers import BatchAnswer as BatchAnswer
