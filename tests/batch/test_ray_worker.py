@@ -32,6 +32,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     monkeypatch.setattr(ray_engine, "LEASE_SECONDS", 0.2)
     monkeypatch.setattr(ray_engine, "WATCH_SECONDS", 0.02)
     monkeypatch.setattr(ray_engine, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)  # which the actor replaces
     return event
 
 
@@ -66,7 +67,6 @@ class _NoteSpec:
 
 async def test_the_answer_to_a_beat_has_the_notes(ended: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "BEAT_SECONDS", 60.0)
-    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)  # which the actor replaces
     actor = ray_engine.WorkerActor()
     beat = asyncio.create_task(actor.beat())  # it waits for the first note
     decode_outcome(await actor.open(encode_spec(_NoteSpec())))
