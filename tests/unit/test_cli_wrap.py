@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -73,7 +72,6 @@ def test_a_warning_is_printed_once_for_each_text(monkeypatch: pytest.MonkeyPatch
     for text in ("the server names another model in its answers", "short", "short"):
         root._print_warning("ctx", texts, UserWarning(text), UserWarning, "file.py", 1)
     assert "ctx: warning: the server names another\nmodel in its answers\nctx: warning: short\n" == errors.text
-    assert warnings.showwarning is not root._print_warning
 
 
 @pytest.mark.posix
