@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from ctxbackends.batch import BatchReport
 from tests.conftest import completion_body, models_body
 
 MODEL = "tiny"
@@ -27,6 +28,7 @@ class BatchServer:
         in_flight: Requests that are not answered.
         max_in_flight: The most there were at once.
         hold: Requests for which it returns True wait until they are cancelled, or until ``release`` is set.
+        gate: Awaited with each prompt before its answer, None for nothing.
         statuses: HTTP status and headers by prompt, for as many requests as there are.
         answer: Returns the text of the answer to a prompt.
     """
@@ -38,6 +40,7 @@ class BatchServer:
         self.in_flight = self.max_in_flight = 0
         self.hold: Callable[[str], bool] = lambda _: False
         self.release = asyncio.Event()
+        self.gate: Callable[[str], Awaitable[object]] | None = None
         self.statuses: Mapping[str, list[tuple[int, dict[str, str]]]] = {}
         self.answer: Callable[[str], str] = lambda prompt: f"answer to {prompt}"
         self.finish = "stop"
@@ -70,6 +73,8 @@ class BatchServer:
         try:
             if self.hold(prompt):
                 await self.release.wait()
+            if self.gate is not None:
+                await self.gate(prompt)
             if self.delay:
                 await asyncio.sleep(self.delay)
             return self._answer(prompt, body)
@@ -105,3 +110,49 @@ async def serve_batches(*, model: str = MODEL) -> AsyncIterator[BatchServer]:
     finally:
         server.release.set()
         await runner.close()
+
+
+class RetryAfter:
+    """Answers the first request with a Retry-After, and those in flight in the middle of the pause.
+
+    Args:
+        server: The server.
+        workers: The number of workers, with one request at once each.
+
+    Attributes:
+        seconds: The Retry-After.
+        states: The paused servers of the report, as they change.
+        waits: The seconds from the Retry-After to each request after those in flight.
+    """
+
+    seconds = 2
+
+    def __init__(self, server: BatchServer, workers: int) -> None:
+        self._server = server
+        self._workers = workers
+        self._arrivals = 0
+        self._limited_at = 0.0
+        self._is_noted = asyncio.Event()
+        self.states: list[tuple[str, ...]] = []
+        self.waits: list[float] = []
+        server.gate = self._wait
+
+    async def _wait(self, prompt: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._arrivals += 1
+        if self._arrivals == 1:
+            self._server.statuses = {prompt: [(429, {"retry-after": str(self.seconds)})]}
+            await self._server.wait_for(lambda server: server.in_flight == self._workers)
+            self._limited_at = loop.time()
+        elif self._arrivals <= self._workers:
+            await self._is_noted.wait()
+            await asyncio.sleep(self.seconds / 2)  # meanwhile the other workers are told
+        else:
+            self.waits.append(loop.time() - self._limited_at)
+
+    def note(self, report: BatchReport) -> None:
+        """Take the state of the batch, after each change."""
+        if self.states[-1:] != [report.paused]:
+            self.states.append(report.paused)
+        if report.paused:
+            self._is_noted.set()

@@ -19,7 +19,7 @@ import aiohttp
 import attrs
 from aiohttp import web
 
-from ctxbackends._engines.contract import Engine, divide
+from ctxbackends._engines.contract import Channel, Engine, divide
 from ctxbackends._engines.distribute import distribute
 from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends._engines.ray import RayEngine
@@ -39,7 +39,7 @@ class CountSpec:
     max_in_flight: int = 4
     key_variable: str | None = None
 
-    async def open(self) -> CountWorker:
+    async def open(self, _: Channel, /) -> CountWorker:
         key = os.environ[self.key_variable] if self.key_variable is not None else ""
         return CountWorker(self, key)
 
@@ -174,6 +174,10 @@ class Parts:
     def unanswered(self, count: int) -> list[str]:
         stored = {answer.split("=")[0] for answer in self.read()}
         return [str(item) for item in range(count) if str(item) not in stored]
+
+
+def ignore(_: Any) -> None:
+    """Ignore the notes of a worker."""
 
 
 def numbers(count: int) -> list[str]:

@@ -197,13 +197,13 @@ def run(program: str) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with LINE, warnings.catch_warnings(), group.make_context(program, sys.argv[1:]) as context:
-            warnings.showwarning = functools.partial(_print_warning, program)
+            warnings.showwarning = functools.partial(_print_warning, program, set())
             group.invoke(context)
         code = 0
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.UsageError as error:
-        error.show()
+        _print_usage_error(error)
         code = error.exit_code
     except click.ClickException as error:
         _print_error(program, error.format_message())
@@ -246,14 +246,26 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
+def _print_warning(program: str, texts: set[str], message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning, if its text was not printed before: worker processes repeat those of the command."""
     from ctxbackends._cli.error_messages import format_warning  # only needed for a warning
 
-    LINE.erase()
-    _print_error(program, f"warning: {format_warning(message, current_source())}")
+    text = format_warning(message, current_source())
+    if text not in texts:
+        texts.add(text)
+        LINE.erase()
+        _print_error(program, f"warning: {text}")
 
 
 def _print_error(program: str, text: str) -> None:
-    from ctxbackends._cli.terminal import printable  # only needed on failure
+    from ctxbackends._cli.terminal import printable, wrap  # only needed on failure
 
-    click.echo(f"{program}: {printable(text, err=True)}", err=True)  # it may contain text of a server
+    click.echo(wrap(f"{program}: {printable(text, err=True)}", err=True), err=True)  # it may contain text of a server
+
+
+def _print_usage_error(error: click.UsageError) -> None:
+    from ctxbackends._cli.terminal import wrap  # only needed on failure
+
+    text = io.StringIO()
+    error.show(text)
+    click.echo(wrap(text.getvalue(), err=True), err=True, nl=False)

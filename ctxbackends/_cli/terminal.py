@@ -161,6 +161,28 @@ def say(text: str) -> None:
     click.echo(printable(text, err=True), err=True)
 
 
+def wrap(text: str, *, err: bool = False) -> str:
+    """Return ``text`` with its lines broken between words if stdout (``err``: stderr) is a terminal.
+
+    A URL or path that is longer than a line is left to the terminal, so that it can be copied.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if stream is None or not stream.isatty():
+        return text
+    import textwrap  # needed only on a terminal
+
+    return "\n".join(
+        textwrap.fill(
+            line,
+            window_size(stream)[0],
+            subsequent_indent=line[: len(line) - len(line.lstrip(" "))],
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
+
+
 def utf8(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """Return the text of an option. Raises BadParameter if its bytes are not UTF-8."""
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import attrs
 
 from ctxbackends.errors import BackendError
 
@@ -36,6 +38,31 @@ class WorkerDiedError(EngineError):
         self.settle = settle
 
 
+class WorkerUnavailableError(EngineError):
+    """A worker cannot answer items, and others may: they get its items. A worker for its slot starts again later.
+
+    Attributes:
+        error: The error of the run if no worker can answer.
+    """
+
+    def __init__(self, error: BackendError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@attrs.define(eq=False)
+class Channel:
+    """The notes between a worker and its driver: small values, which are pickled, and must contain no key.
+
+    Attributes:
+        send: Sends a note to the driver at once. It may be called in any thread.
+        on_note: Called in the event loop with each note of the driver. The worker sets it.
+    """
+
+    send: Callable[[Any], None]
+    on_note: Callable[[Any], None] = lambda _: None
+
+
 class Worker(Protocol[ItemContra, ResultCo]):
     """Answers blocks of items in a separate process."""
 
@@ -43,6 +70,9 @@ class Worker(Protocol[ItemContra, ResultCo]):
         """Return the results of a block. It is called again while a block is answered.
 
         An exception ends the whole run, so a failure of one item has to be a result.
+
+        Raises:
+            WorkerUnavailableError: Another worker has to answer the items. This one is closed.
         """
         ...
 
@@ -54,7 +84,7 @@ class Worker(Protocol[ItemContra, ResultCo]):
 class WorkerSpec(Protocol[ItemContra, ResultCo]):
     """A value from which a worker process creates its worker. It is pickled, and must contain no key."""
 
-    async def open(self) -> Worker[ItemContra, ResultCo]:
+    async def open(self, channel: Channel, /) -> Worker[ItemContra, ResultCo]:
         """Create the worker, in its process. An exception ends the whole run."""
         ...
 
@@ -77,6 +107,10 @@ class EngineWorker(Protocol[ItemContra, ResultCo]):
         """
         ...
 
+    def send(self, note: Any, /) -> None:
+        """Send a note to the worker at once. Does nothing if the process has ended."""
+        ...
+
     async def aclose(self) -> None:
         """Cancel its blocks, close it, and end its process; kill it if it does not end soon. Idempotent."""
         ...
@@ -93,12 +127,15 @@ class Engine(Protocol):
         """
         ...
 
-    async def start(self, spec: WorkerSpec[Item, Result], name: str) -> EngineWorker[Item, Result]:
+    async def start(
+        self, spec: WorkerSpec[Item, Result], name: str, on_note: Callable[[Any], None]
+    ) -> EngineWorker[Item, Result]:
         """Start a process, and open its worker.
 
         Args:
             spec: The worker.
             name: For error messages, such as ``worker 2``.
+            on_note: Called in the event loop with each note of the worker, as soon as it arrives.
 
         Raises:
             WorkerStartError: The resources are used by others now.

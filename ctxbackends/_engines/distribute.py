@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Generic
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol
 
 import attrs
 
@@ -19,7 +21,9 @@ from ctxbackends._engines.contract import (
     WorkerDiedError,
     WorkerSpec,
     WorkerStartError,
+    WorkerUnavailableError,
 )
+from ctxbackends._engines.hosting import WorkerWarning
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends._util.text import pluralize
 
@@ -28,7 +32,9 @@ _logger = logging.getLogger("ctxbackends")
 MAX_DEATHS = 3
 """A worker that dies so often in a row without an answer ends the run."""
 RESTART_SECONDS = 5.0
-"""Between attempts to start a worker for which the engine has no resources."""
+"""Between attempts to start a worker for which the engine has no resources, or after one that cannot answer."""
+MAX_RESTART_SECONDS = 60.0
+"""The pause doubles up to this one while the workers of a slot cannot answer."""
 
 
 @attrs.frozen
@@ -42,6 +48,22 @@ class WorkerDeath:
 
     error: WorkerDiedError
     items: int
+
+
+class Board(Protocol):
+    """The state that workers share through their driver. It gets all notes but warnings."""
+
+    def add_worker(self, slot: int, /) -> Iterable[Any]:
+        """Forget the notes of the worker that the slot had. Return those for the new one, which it gets first."""
+        ...
+
+    def remove_worker(self, slot: int, /) -> None:
+        """Forget the notes of the worker of a slot, which has died."""
+        ...
+
+    def receive(self, slot: int, note: Any, /) -> Any:
+        """Take a note of a worker. Return the note that the other workers get, None for none."""
+        ...
 
 
 def plan_blocks(in_flight: int) -> tuple[int, int]:
@@ -63,13 +85,17 @@ async def distribute(
     recover: Callable[[Sequence[Item]], Awaitable[tuple[Sequence[Result], Sequence[Item]]]],
     outstanding: int = 2,
     directory: SharedDirectory | None = None,
+    board: Board | None = None,
     on_death: Callable[[WorkerDeath], None] | None = None,
     on_open: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[Sequence[Result], None]:
     """Yield the results of each block, in the order in which they arrive.
 
     No block is sent before all workers are open. No worker is started if there are no blocks. A replacement gets the
-    share of the dead worker, and starts when the servers have none of the dead one's requests any more.
+    share of the dead worker, and starts when the servers have none of the dead one's requests any more. A worker that
+    cannot answer is replaced after a pause; the others get its items. The run ends when no worker can answer.
+
+    A warning of a worker is issued here, once for each text.
 
     Args:
         engine: An open engine; the caller closes it.
@@ -80,6 +106,7 @@ async def distribute(
         recover: Called with a block of a dead worker. Returns the results that are stored, and the items without one.
         outstanding: Blocks that a worker has at once. Together they should be at most twice its requests in flight.
         directory: Directory that the workers must prove to share.
+        board: Gets the notes of the workers, None for none.
         on_death: Called when a worker has died.
         on_open: Called when a worker is open, with the number of slots that had one.
 
@@ -87,7 +114,7 @@ async def distribute(
         EngineError: Workers cannot be started, or die again and again.
         Exception: The exception of a worker.
     """
-    run = _Distribution(engine, make_spec, workers, recover, outstanding, directory, on_death, on_open)
+    run = _Distribution(engine, make_spec, workers, recover, outstanding, directory, board, on_death, on_open)
     tasks = [run.create_task(run.pump(blocks))]
     try:
         while True:
@@ -135,6 +162,7 @@ class _Distribution(Generic[Item, Result]):
     _recover: Callable[[Sequence[Item]], Awaitable[tuple[Sequence[Result], Sequence[Item]]]]
     _outstanding: int
     _directory: SharedDirectory | None
+    _board: Board | None
     _on_death: Callable[[WorkerDeath], None] | None
     _on_open: Callable[[int], None] | None
     _event: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -144,7 +172,9 @@ class _Distribution(Generic[Item, Result]):
     _is_exhausted: bool = attrs.field(default=False, init=False)
     _unfinished: int = attrs.field(default=0, init=False)  # blocks that workers have, or died with
     _opened: set[int] = attrs.field(factory=set, init=False)  # slots that had a worker
-    _stuck: set[int] = attrs.field(factory=set, init=False)  # slots whose worker lacks the resources
+    _stuck: set[int] = attrs.field(factory=set, init=False)  # slots whose worker lacks the resources, or cannot answer
+    _running: dict[int, EngineWorker[Item, Result]] = attrs.field(factory=dict, init=False)  # by slot
+    _warnings: set[tuple[type[Warning], str]] = attrs.field(factory=set, init=False)  # those that were issued
     _idle: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)  # the tasks of slots without a worker
     results: deque[Sequence[Result]] = attrs.field(factory=deque, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
@@ -243,22 +273,34 @@ class _Distribution(Generic[Item, Result]):
         task = asyncio.current_task()
         assert task is not None
         deaths = generation = 0
+        pause = RESTART_SECONDS
         while not self.is_done:
             state = _Generation[Item]()
             self._idle.add(task)
             try:
                 worker = await self._start(slot, generation, name)
                 self._idle.discard(task)
-                await self._feed(worker, state)
+                await self._feed(slot, worker, state)
             except WorkerStartError as error:
                 self._stuck.add(slot)
                 if slot not in self._opened or len(self._stuck) == self._workers:
                     raise
                 _logger.warning("%s; the other workers go on", error)
                 await asyncio.sleep(RESTART_SECONDS)
+            except WorkerUnavailableError as error:
+                await self._put_back(state, self._blocks)
+                self._stuck.add(slot)
+                if len(self._stuck) == self._workers:
+                    raise error.error from None
+                _logger.warning("%s cannot answer: %s; the other workers go on", name, error)
+                self._idle.add(task)
+                if state.has_answered:
+                    pause = RESTART_SECONDS
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MAX_RESTART_SECONDS)
             except WorkerDiedError as error:
                 self._idle.discard(task)
-                await self._handle_death(error, state)
+                await self._handle_death(slot, error, state)
                 deaths = 0 if state.has_answered else deaths + 1
                 if deaths == MAX_DEATHS:
                     raise EngineError(f"{error}; it died {MAX_DEATHS} times in a row without an answer") from error
@@ -269,10 +311,10 @@ class _Distribution(Generic[Item, Result]):
     async def _start(self, slot: int, generation: int, name: str) -> EngineWorker[Item, Result]:
         spec = self._make_spec(slot, generation)
         if self._directory is None:
-            worker = await self._engine.start(spec, name)
+            worker = await self._engine.start(spec, name, partial(self._handle_note, slot))
         else:
             shared = self._directory.wrap(spec)
-            worker = await self._engine.start(shared, name)
+            worker = await self._engine.start(shared, name, partial(self._handle_note, slot))
             try:
                 await self._directory.verify(shared, worker.host)
             except BaseException:
@@ -285,8 +327,12 @@ class _Distribution(Generic[Item, Result]):
         self._notify_all()
         return worker
 
-    async def _feed(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
+    async def _feed(self, slot: int, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
         """Pass blocks to a worker until all are answered."""
+        self._running[slot] = worker
+        if self._board is not None:
+            for note in self._board.add_worker(slot):
+                worker.send(note)
         lanes = [asyncio.create_task(self._run_lane(worker, state)) for _ in range(self._outstanding)]
         try:
             await asyncio.gather(*lanes)
@@ -294,6 +340,7 @@ class _Distribution(Generic[Item, Result]):
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
+            del self._running[slot]
             await worker.aclose()
 
     async def _run_lane(self, worker: EngineWorker[Item, Result], state: _Generation[Item]) -> None:
@@ -313,8 +360,16 @@ class _Distribution(Generic[Item, Result]):
             else:
                 self._notify()
 
-    async def _handle_death(self, error: WorkerDiedError, state: _Generation[Item]) -> None:
-        """Take the results that the dead worker stored, and put back the items that have none."""
+    async def _handle_death(self, slot: int, error: WorkerDiedError, state: _Generation[Item]) -> None:
+        if self._board is not None:
+            self._board.remove_worker(slot)
+        items = await self._put_back(state, self._lost)
+        _logger.warning("%s; %s sent again", error, pluralize(items, "item"))
+        if self._on_death is not None:
+            self._on_death(WorkerDeath(error, items))
+
+    async def _put_back(self, state: _Generation[Item], queue: deque[Sequence[Item]]) -> int:
+        """Take the results that a worker stored, and put back the items that have none. Return their number."""
         items = 0
         for block in state.lost:
             stored, remaining = await self._recover(block)
@@ -324,8 +379,27 @@ class _Distribution(Generic[Item, Result]):
             self._unfinished -= 1
             if remaining:
                 items += len(remaining)
-                self._lost.append(remaining)
+                queue.append(remaining)
         self._notify_all()
-        _logger.warning("%s; %s sent again", error, pluralize(items, "item"))
-        if self._on_death is not None:
-            self._on_death(WorkerDeath(error, items))
+        return items
+
+    # --- notes ------------------------------------------------------------------------------------
+
+    def _handle_note(self, slot: int, note: Any) -> None:
+        """Issue the warning of a worker, or share its note with the others."""
+        if isinstance(note, WorkerWarning):
+            self._warn(note.warning)
+        elif self._board is not None and (shared := self._board.receive(slot, note)) is not None:
+            for other, worker in self._running.items():
+                if other != slot:
+                    worker.send(shared)
+
+    def _warn(self, warning: Warning) -> None:
+        if (key := (type(warning), str(warning))) in self._warnings:
+            return
+        self._warnings.add(key)
+        try:
+            warnings.warn(warning, stacklevel=1)
+        except Warning as error:  # a filter turns it into an error
+            self.error = self.error or error
+            self._notify_all()

@@ -7,19 +7,35 @@ import os
 import pickle
 import socket
 import traceback
+import warnings
+from collections.abc import Callable
 from typing import Any
 
-from ctxbackends._engines.contract import EngineError, Worker
+import attrs
+
+from ctxbackends._engines.contract import Channel, EngineError, Worker
 from ctxbackends._version import __version__
 from ctxbackends.errors import BackendError
 
 _ENDED = 1
 
 
-class WorkerHost:
-    """Creates a worker from its spec, and passes blocks to it."""
+@attrs.frozen
+class WorkerWarning:
+    """The note about a warning of Python in a worker, which the driver issues."""
 
-    def __init__(self) -> None:
+    warning: Warning
+
+
+class WorkerHost:
+    """Creates a worker from its spec, and passes blocks and notes to it.
+
+    Args:
+        send: Sends a note of the worker to the driver. It is called in any thread.
+    """
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._channel = Channel(lambda note: send(pickle.dumps(note)))
         self._worker: Worker[Any, Any] | None = None
         self._calls: set[asyncio.Task[bytes]] = set()
 
@@ -32,7 +48,7 @@ class WorkerHost:
                     f"versions of ctxbackends differ: {__version__} on host {socket.gethostname()}, {version} here; "
                     "install the same one on all nodes"
                 )
-            self._worker = await pickle.loads(data).open()  # noqa: S301  # as above
+            self._worker = await pickle.loads(data).open(self._channel)  # noqa: S301  # as above
         except Exception as error:
             return _encode_error(error)
         return _encode(socket.gethostname())
@@ -52,6 +68,21 @@ class WorkerHost:
             return _encode(await self._worker.answer(pickle.loads(items)))  # noqa: S301  # as above
         except Exception as error:
             return _encode_error(error)
+
+    def receive(self, note: bytes) -> None:
+        """Pass a note of the driver to the worker."""
+        self._channel.on_note(decode_note(note))
+
+    def forward_warnings(self) -> None:
+        """Send the warnings of this process to the driver, instead of printing them, until the process ends."""
+        warnings.showwarning = self._send_warning
+
+    def _send_warning(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        try:
+            warning = pickle.loads(pickle.dumps(message))  # noqa: S301  # not all exceptions survive
+        except Exception:
+            warning = UserWarning(str(message))
+        self._channel.send(WorkerWarning(warning))
 
     async def aclose(self) -> None:
         """Cancel the blocks, and close the worker."""
@@ -76,6 +107,16 @@ def encode_spec(spec: object) -> bytes:
 def encode_items(items: object) -> bytes:
     """Return the bytes for :meth:`WorkerHost.answer`."""
     return pickle.dumps(items)
+
+
+def encode_note(note: object) -> bytes:
+    """Return the bytes for :meth:`WorkerHost.receive`."""
+    return pickle.dumps(note)
+
+
+def decode_note(note: bytes) -> Any:
+    """Return a note of a worker, or of its driver."""
+    return pickle.loads(note)  # noqa: S301  # from a process that the engine started, or the one that started this
 
 
 def decode_outcome(outcome: bytes) -> Any:

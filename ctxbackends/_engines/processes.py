@@ -13,17 +13,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import IO, Any, Generic, TypeAlias
 
 from ctxbackends._engines.contract import EngineError, Item, Result, WorkerDiedError, WorkerSpec
-from ctxbackends._engines.hosting import WorkerHost, decode_outcome, encode_items, encode_spec, end_process
+from ctxbackends._engines.hosting import (
+    WorkerHost,
+    decode_note,
+    decode_outcome,
+    encode_items,
+    encode_note,
+    encode_spec,
+    end_process,
+)
 
 GRACE_SECONDS = 5.0
 """For the worker to close. It is killed then."""
 
-_OPEN, _ANSWER, _CLOSE = range(3)
+_OPEN, _ANSWER, _CLOSE, _NOTE = range(4)
 _HEADER = struct.Struct(">BQQ")
-"""Of a message: its kind, the number of the call, the length of the data. A worker sends the outcomes of calls."""
+"""Of a message: its kind, the number of its call, and the length of its data. A worker sends outcomes and notes."""
 
 _Receive: TypeAlias = Callable[[int, int, bytes], None]
 
@@ -42,9 +51,11 @@ class ProcessEngine:
         if workers < 1:
             raise EngineError(f"invalid number of workers: {workers}; use at least 1")
 
-    async def start(self, spec: WorkerSpec[Item, Result], name: str) -> ProcessWorker[Item, Result]:
+    async def start(
+        self, spec: WorkerSpec[Item, Result], name: str, on_note: Callable[[Any], None]
+    ) -> ProcessWorker[Item, Result]:
         """Start a process, and open its worker."""
-        worker = ProcessWorker[Item, Result](name)
+        worker = ProcessWorker[Item, Result](name, on_note)
         self._workers.add(worker)
         await worker.open(encode_spec(spec))
         return worker
@@ -61,7 +72,7 @@ class ProcessWorker(Generic[Item, Result]):
 
     host = ""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_note: Callable[[Any], None]) -> None:
         # In a separate process group: Ctrl-C ends the driver, which closes its workers.
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -72,6 +83,7 @@ class ProcessWorker(Generic[Item, Result]):
         assert self._process.stdin is not None
         self.pid = self._process.pid
         self._name = name
+        self._on_note = on_note
         self._loop = asyncio.get_running_loop()
         self._writer = _Writer(self._process.stdin, lambda: None)  # the thread that reads notices the end
         self._numbers = itertools.count()
@@ -92,6 +104,10 @@ class ProcessWorker(Generic[Item, Result]):
         """Return the results of a block."""
         results: Sequence[Result] = await self._call(_ANSWER, encode_items(items))
         return results
+
+    def send(self, note: Any, /) -> None:
+        """Send a note to the worker."""
+        self._writer.send(_NOTE, 0, encode_note(note))
 
     async def aclose(self) -> None:
         """Close the worker, and end its process."""
@@ -138,7 +154,10 @@ class ProcessWorker(Generic[Item, Result]):
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _receive(self, _: int, number: int, outcome: bytes) -> None:
+    def _receive(self, kind: int, number: int, outcome: bytes) -> None:
+        if kind == _NOTE:
+            self._on_note(decode_note(outcome))
+            return
         call = self._calls.get(number)
         if call is not None and not call.done():
             call.set_result(outcome)
@@ -171,10 +190,11 @@ def run_worker() -> None:
 
 
 async def _serve(requests: IO[bytes], responses: IO[bytes]) -> None:
-    host = WorkerHost()
     loop = asyncio.get_running_loop()
     messages: asyncio.Queue[tuple[int, int, bytes]] = asyncio.Queue()
     writer = _Writer(responses, end_process)
+    host = WorkerHost(partial(writer.send, _NOTE, 0))
+    host.forward_warnings()
     calls: set[asyncio.Task[None]] = set()
 
     def receive(*message: Any) -> None:
@@ -186,12 +206,15 @@ async def _serve(requests: IO[bytes], responses: IO[bytes]) -> None:
         end_process()
 
     async def call(method: Callable[[bytes], Awaitable[bytes]], number: int, data: bytes) -> None:
-        writer.send(0, number, await method(data))
+        writer.send(_ANSWER, number, await method(data))
 
     threading.Thread(target=read, daemon=True).start()
     methods = {_OPEN: host.open, _ANSWER: host.answer}
     while (message := await messages.get())[0] != _CLOSE:
         kind, number, data = message
+        if kind == _NOTE:
+            host.receive(data)
+            continue
         task = loop.create_task(call(methods[kind], number, data))
         calls.add(task)
         task.add_done_callback(calls.discard)

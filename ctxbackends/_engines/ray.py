@@ -25,7 +25,15 @@ from ctxbackends._engines.contract import (
     WorkerSpec,
     WorkerStartError,
 )
-from ctxbackends._engines.hosting import WorkerHost, decode_outcome, encode_items, encode_spec, end_process
+from ctxbackends._engines.hosting import (
+    WorkerHost,
+    decode_note,
+    decode_outcome,
+    encode_items,
+    encode_note,
+    encode_spec,
+    end_process,
+)
 
 INSTALL_COMMAND = "pip install 'ctxbackends[ray]'"
 GRACE_SECONDS = 5.0
@@ -124,7 +132,9 @@ class RayEngine:
                 return free, (await asyncio.to_thread(self._ray.cluster_resources)).get("CPU", 0.0)
             await asyncio.sleep(0.2)
 
-    async def start(self, spec: WorkerSpec[Item, Result], name: str) -> RayWorker[Item, Result]:
+    async def start(
+        self, spec: WorkerSpec[Item, Result], name: str, on_note: Callable[[Any], None]
+    ) -> RayWorker[Item, Result]:
         """Create an actor, and open its worker."""
         data = encode_spec(spec)
         free, total = await self._wait_cpus(1)
@@ -137,7 +147,7 @@ class RayEngine:
             .options(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
             .remote()
         )
-        worker = RayWorker[Item, Result](self._ray, actor, name)
+        worker = RayWorker[Item, Result](self._ray, actor, name, on_note)
         self._workers.add(worker)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -168,10 +178,12 @@ class RayWorker(Generic[Item, Result]):
 
     host = ""
 
-    def __init__(self, ray: Any, actor: Any, name: str) -> None:
+    def __init__(self, ray: Any, actor: Any, name: str, on_note: Callable[[Any], None]) -> None:
         self._ray = ray
         self._actor = actor
         self._name = name
+        self._on_note = on_note
+        self._sending: set[asyncio.Task[None]] = set()
         self._death: WorkerDiedError | None = None
         self._beating: asyncio.Task[None] | None = None
 
@@ -185,12 +197,22 @@ class RayWorker(Generic[Item, Result]):
         results: Sequence[Result] = await self._call("answer", encode_items(items))
         return results
 
+    def send(self, note: Any, /) -> None:
+        """Send a note to the worker."""
+        if self._death is None:
+            self._sending.add(task := asyncio.create_task(self._send(encode_note(note))))
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, note: bytes) -> None:
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            await self._actor.receive.remote(note)
+
     async def aclose(self) -> None:
         """Close the worker, and kill its actor."""
         try:
             if self._death is None:
                 async with asyncio.timeout(GRACE_SECONDS):
-                    await self._actor.close.remote()
+                    self._receive(await self._actor.close.remote())
         except (TimeoutError, self._ray.exceptions.RayError):
             pass
         finally:
@@ -226,33 +248,64 @@ class RayWorker(Generic[Item, Result]):
         return decode_outcome(outcome)
 
     async def _beat(self) -> None:
-        """Let the worker know that its driver is there."""
+        """Let the worker know that its driver is there, and receive its notes."""
         with contextlib.suppress(self._ray.exceptions.RayError):
             while True:
-                await asyncio.sleep(BEAT_SECONDS)
-                await self._actor.beat.remote()
+                self._receive(await self._actor.beat.remote())
+
+    def _receive(self, notes: Sequence[bytes]) -> None:
+        for note in notes:
+            self._on_note(decode_note(note))
 
 
 class WorkerActor:
     """A worker in its process. Ray imports this class there."""
 
     def __init__(self) -> None:
-        self._host = WorkerHost()
+        self._host = WorkerHost(self._put)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
         self._silent_seconds = 0.0
+        self._notes: list[bytes] = []
+        self._has_notes = asyncio.Event()
 
     async def open(self, spec: bytes) -> bytes:
+        self._loop = asyncio.get_running_loop()
         self._watching = asyncio.create_task(self._watch())
+        self._host.forward_warnings()
         return await self._host.open(spec)
 
     async def answer(self, items: bytes) -> bytes:
         return await self._host.answer(items)
 
-    async def beat(self) -> None:
-        self._silent_seconds = 0.0
+    async def receive(self, note: bytes) -> None:
+        self._host.receive(note)
 
-    async def close(self) -> None:
+    async def beat(self) -> list[bytes]:
+        """Return the notes of the worker when there are some, or when the next beat is due."""
+        self._silent_seconds = 0.0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAT_SECONDS):
+                await self._has_notes.wait()
+        return self._take_notes()
+
+    async def close(self) -> list[bytes]:
         await self._host.aclose()
+        return self._take_notes()
+
+    def _put(self, note: bytes) -> None:
+        """Keep a note for the driver. Called in any thread."""
+        assert self._loop is not None, "it is open"
+        self._loop.call_soon_threadsafe(self._add_note, note)
+
+    def _add_note(self, note: bytes) -> None:
+        self._notes.append(note)
+        self._has_notes.set()
+
+    def _take_notes(self) -> list[bytes]:
+        self._has_notes.clear()
+        notes, self._notes = self._notes, []
+        return notes
 
     async def _watch(self) -> None:
         # Not by a clock: an event loop that is blocked, as by an import on a busy node, hears its driver afterwards.

@@ -11,7 +11,7 @@ from typing import Generic
 
 import attrs
 
-from ctxbackends._engines.contract import EngineError, ItemContra, ResultCo, Worker, WorkerSpec
+from ctxbackends._engines.contract import Channel, EngineError, ItemContra, ResultCo, Worker, WorkerSpec
 
 WITHIN_SECONDS = 5.0
 """A network file system shows a new file to other machines after a while."""
@@ -36,7 +36,7 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
     reply: str
     option: str
 
-    async def open(self) -> Worker[ItemContra, ResultCo]:
+    async def open(self, channel: Channel, /) -> Worker[ItemContra, ResultCo]:
         """Read the driver's file, write one for the driver, and create the worker.
 
         Raises:
@@ -51,7 +51,7 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
                 f"worker on host {socket.gethostname()} cannot write to {self.directory}: {error.strerror}; "
                 f"use {self.option} with a directory that all nodes can write to"
             ) from None
-        return await self.spec.open()
+        return await self.spec.open(channel)
 
 
 class SharedDirectory:

@@ -9,12 +9,13 @@ from functools import partial
 import anyio.to_thread
 import attrs
 
-from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._engines.backends import BackendOpener
 from ctxbackends._engines.contract import Engine, divide
 from ctxbackends._engines.distribute import WorkerDeath, distribute, plan_blocks
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends._util.text import pluralize
 from ctxbackends.batch._answers import BatchAnswer, from_entry
+from ctxbackends.batch._board import ServerBoard
 from ctxbackends.batch._journal import Journal
 from ctxbackends.batch._limits import WINDOW
 from ctxbackends.batch._options import BatchOptions, BatchReport
@@ -30,14 +31,12 @@ class Distribution:
     Attributes:
         engine: The engine, which the batch opens and closes.
         workers: Number of workers.
-        configs: The servers.
-        airgap: Connect only to loopback and private addresses.
+        backends: Open the servers.
     """
 
     engine: Engine
     workers: int
-    configs: tuple[BackendConfig, ...]
-    airgap: bool = False
+    backends: tuple[BackendOpener, ...]
 
     def specs(
         self,
@@ -64,12 +63,11 @@ class Distribution:
         tpm = divide(options.tokens_per_minute, self.workers, "tokens_per_minute")
         return [
             BatchWorkerSpec(
-                configs=tuple(config for config in self.configs if config.name in share),
+                backends=tuple(opener for opener in self.backends if opener.config.name in share),
                 limits=share,
                 options=attrs.evolve(options, requests_per_minute=rpm[number], tokens_per_minute=tpm[number]),
                 fingerprint=fingerprint,
                 directory=None if journal is None else journal.directory.absolute(),
-                airgap=self.airgap,
                 closed_for=closed_for,
             )
             for number, share in enumerate(divide_slots(limits, self.workers))
@@ -81,8 +79,17 @@ class Distribution:
         specs: Sequence[BatchWorkerSpec],
         journal: Journal | None,
         report: BatchReport,
+        board: ServerBoard,
     ) -> AsyncGenerator[BatchAnswer, None]:
-        """Iterate over the answers to rows, in the order in which they arrive. ``report`` gets the workers."""
+        """Iterate over the answers to rows, in the order in which they arrive. The engine is open.
+
+        Args:
+            rows: The rows.
+            specs: The spec of each worker.
+            journal: The journal, None for none.
+            report: Gets the workers.
+            board: Gets the notes of the workers, and is closed.
+        """
 
         def make_spec(slot: int, generation: int) -> BatchWorkerSpec:
             # A replacement starts as if the minute of its share were used up.
@@ -100,7 +107,6 @@ class Distribution:
                 return [], [*block]
             return await anyio.to_thread.run_sync(partial(_find_answers, journal, specs[0].fingerprint, block))
 
-        await self.engine.open(self.workers)
         shared = None if journal is None else SharedDirectory(journal.directory)
         try:
             size, outstanding = plan_blocks(max(sum(spec.limits.values()) for spec in specs))
@@ -115,6 +121,7 @@ class Distribution:
                         recover=recover,
                         outstanding=outstanding,
                         directory=shared,
+                        board=board,
                         on_death=note_death,
                         on_open=note_open,
                     )
@@ -124,9 +131,9 @@ class Distribution:
                     for answer in block:
                         yield answer
         finally:
+            board.close()
             if shared is not None:
                 shared.close()
-            await self.engine.aclose()
 
 
 async def _cut(rows: AsyncIterator[BatchRow], size: int) -> AsyncGenerator[list[BatchRow], None]:

@@ -22,6 +22,7 @@ class RateLimit:
         requests: Requests in a minute, None for any number.
         tokens: Tokens of prompts and answers in a minute, None for any number.
         closed_for: Seconds before the first request: what is left of the minute of a process that has ended.
+        on_change: Called when tasks begin to wait, with True, and when none waits any more, with False.
         clock: Returns seconds that only grow.
     """
 
@@ -31,6 +32,7 @@ class RateLimit:
         tokens: int | None,
         *,
         closed_for: float = 0.0,
+        on_change: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._requests = requests
@@ -45,6 +47,8 @@ class RateLimit:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._opens_at = clock() + closed_for if closed_for else None
+        self._on_change = on_change
+        self._has_waiting = False
 
     async def acquire(self) -> None:
         """Wait until another request may be sent, and count it."""
@@ -84,6 +88,12 @@ class RateLimit:
 
     def _admit(self) -> None:
         """Wake the tasks that may send, and set the timer for the next one."""
+        self._admit_due()
+        if self._has_waiting != bool(self._waiting):
+            self._has_waiting = not self._has_waiting
+            self._on_change(self._has_waiting)
+
+    def _admit_due(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -70,6 +70,7 @@ class BatchReport:
         workers: Worker processes that are open, or were replaced; 0 without an engine.
         worker_deaths: Messages about worker processes that died. Each is replaced.
         paused: Names of the backends that get no requests now, since they asked for a pause with a Retry-After.
+        is_rate_limited: Whether rows wait for ``requests_per_minute`` or ``tokens_per_minute`` now.
     """
 
     rows: int = 0
@@ -87,3 +88,4 @@ class BatchReport:
     workers: int = 0
     worker_deaths: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
+    is_rate_limited: bool = False

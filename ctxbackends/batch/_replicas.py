@@ -172,15 +172,27 @@ class Replicas:
     Args:
         replicas: The servers.
         on_change: Called when a server is left out or paused, and when it is back.
+        on_pause: Called after each Retry-After with the server, the seconds of its pause, and the error.
     """
 
-    def __init__(self, replicas: Sequence[Replica], on_change: Callable[[Replica], None]) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        on_change: Callable[[Replica], None],
+        on_pause: Callable[[Replica, float, BackendError], None] = lambda *_: None,
+    ) -> None:
         self._replicas = tuple(replicas)
         self._on_change = on_change
+        self._on_pause = on_pause
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._rejected = 0  # those at the head of the queue that wait first
         self._probes: dict[Replica, asyncio.Task[None]] = {}
         self._failure: Exception | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether no server answers any more."""
+        return self._failure is not None
 
     @property
     def capacity(self) -> int:
@@ -303,16 +315,28 @@ class Replicas:
         for one in self._replicas:
             if have_same_account(one.backend, replica.backend):
                 self._pause(one, seconds)
+        self._on_pause(replica, replica._resumes_at - _now(), error)
+        self._check_pauses(error)
+
+    def share_pause(self, names: Sequence[str], seconds: float, error: BackendError) -> None:
+        """Send nothing to servers for some time, since another process received a Retry-After."""
+        for one in self._replicas:
+            if one.backend.name in names:
+                self._pause(one, seconds, is_shared=True)
+        self._check_pauses(error)
+
+    def _check_pauses(self, error: BackendError) -> None:
         now = _now()
         if all(one.is_paused and one._resumes_at - now > MAX_PAUSE for one in self._replicas):
             self._fail(error)
 
-    def _pause(self, replica: Replica, seconds: float) -> None:
+    def _pause(self, replica: Replica, seconds: float, *, is_shared: bool = False) -> None:
         replica.note_answers()
         if not replica.is_paused:  # the other responses of the same moment say it again
             replica.window = max(1.0, min(replica.window / 2, replica.answers - replica._paused_answers))
             replica._paused_answers = replica.answers
-            seconds = max(seconds, min(seconds * 2**replica._pauses, REPEATED_PAUSE))
+            if not is_shared:  # else the other process has doubled it
+                seconds = max(seconds, min(seconds * 2**replica._pauses, REPEATED_PAUSE))
             replica._pauses = min(replica._pauses + 1, 30)
         resumes_at = _now() + seconds
         if replica._timer is not None:

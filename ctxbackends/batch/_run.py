@@ -15,10 +15,12 @@ import anyio.to_thread
 
 from ctxbackends._client.backend import Backend, check_backend
 from ctxbackends._config.backend_config import BackendConfig
+from ctxbackends._engines.backends import BackendOpener
 from ctxbackends._engines.contract import Engine
 from ctxbackends._registry import Registry
 from ctxbackends.batch._answers import BatchAnswer, from_entry, to_entry
 from ctxbackends.batch._asker import Asker
+from ctxbackends.batch._board import ServerBoard
 from ctxbackends.batch._distribution import Distribution
 from ctxbackends.batch._errors import BatchError, BatchInputError, Problem
 from ctxbackends.batch._forms import check_row
@@ -75,6 +77,7 @@ def run_batch(
     Raises:
         BatchError: There is no backend, two have the same name, or a worker cannot open them; ``rows`` are not rows;
             or there are workers without an engine.
+        EngineError: A worker cannot open a configuration, since it contains a secret, or a model file to serve.
         ConfigError: A configuration is invalid.
     """
     _check_rows_type(rows)
@@ -92,6 +95,10 @@ def run_batch(
     if opened and airgap:
         raise BatchError("airgap is for configurations; pass a BackendConfig for each server")
     _check_names([one.name for one in several])
+    distribution = None
+    if engine is not None:
+        openers = tuple(BackendOpener(config, airgap=airgap) for config in configs)
+        distribution = Distribution(engine=engine, workers=workers, backends=openers)
     registry = Registry(configs, airgap=airgap) if configs else None
     return BatchRun(
         opened if registry is None else [registry.resolve(config.name) for config in configs],
@@ -101,9 +108,7 @@ def run_batch(
         fresh=fresh,
         on_change=on_change,
         registry=registry,
-        distribution=None
-        if engine is None
-        else Distribution(engine=engine, workers=workers, configs=configs, airgap=airgap),
+        distribution=distribution,
     )
 
 
@@ -196,6 +201,8 @@ class BatchRun:
         started = time.monotonic()
         asking = None
         try:
+            if self._distribution is not None:  # at once, since it may lack the resources
+                await self._distribution.engine.open(self._distribution.workers)
             await self._open()
             is_divided = self._distribution is not None  # the slots that the workers share
             replicas = await open_replicas(self._backends, self._options.max_in_flight, wait=is_divided)
@@ -211,6 +218,8 @@ class BatchRun:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
             self.report.seconds = time.monotonic() - started
+            if self._distribution is not None:
+                await self._distribution.engine.aclose()
             if self._registry is not None:
                 await self._registry.aclose()
             if self.journal is not None:
@@ -225,7 +234,7 @@ class BatchRun:
         try:
             if self._distribution is None:
                 minute = (self._options.requests_per_minute, self._options.tokens_per_minute)
-                limit = RateLimit(*minute, closed_for=closed_for)
+                limit = RateLimit(*minute, closed_for=closed_for, on_change=self._note_rate_limit)
                 async with aclosing(Replicas(replicas, self._note_replica)) as servers:
                     store = None if self.journal is None else self._store
                     asker = Asker(servers, limit, self._options, self.report, served, store)
@@ -235,7 +244,9 @@ class BatchRun:
             specs = self._distribution.specs(
                 limits, self._options, self._fingerprint, self.journal, closed_for=closed_for
             )
-            async with aclosing(self._distribution.answer(rows, specs, self.journal, self.report)) as distributed:
+            board = ServerBoard(self._backends, self.report, self._notify)
+            answering = self._distribution.answer(rows, specs, self.journal, self.report, board)
+            async with aclosing(answering) as distributed:
                 async for answer in distributed:
                     served.check(answer.row, answer.served_model, answer.backend or "a worker")
                     self.report.requests += answer.attempts
@@ -313,16 +324,22 @@ class BatchRun:
                 report.by_backend[name] = report.by_backend.get(name, 0) + 1
         if not self._options.validate:
             report.rows = report.answered + report.failed
-        if self._on_change is not None:
-            self._on_change(report)
+        self._notify()
 
     def _note_replica(self, replica: Replica) -> None:
         name = replica.backend.name
         report = self.report
         report.unavailable = _put(report.unavailable, name, is_in=replica.error is not None)
         report.paused = _put(report.paused, name, is_in=replica.is_paused)
+        self._notify()
+
+    def _note_rate_limit(self, is_waiting: bool) -> None:
+        self.report.is_rate_limited = is_waiting
+        self._notify()
+
+    def _notify(self) -> None:
         if self._on_change is not None:
-            self._on_change(report)
+            self._on_change(self.report)
 
 
 def _put(names: tuple[str, ...], name: str, *, is_in: bool) -> tuple[str, ...]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import attrs
 
-from ctxbackends._config.backend_config import BackendConfig
-from ctxbackends._registry import Registry
+from ctxbackends._client.backend import Backend
+from ctxbackends._engines.backends import BackendOpener
+from ctxbackends._engines.contract import Channel, WorkerUnavailableError
 from ctxbackends.batch._answers import BatchAnswer, to_entry
 from ctxbackends.batch._asker import Asker
+from ctxbackends.batch._board import AvailabilityNote, PauseNote, RateLimitNote
 from ctxbackends.batch._journal import JournalPart, LineGroup
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._replicas import Replica, Replicas
 from ctxbackends.batch._rows import BatchRow
 from ctxbackends.batch._served_models import ServedModels
-from ctxbackends.errors import ClosedError
+from ctxbackends.errors import BackendError, ClosedError
 
 
 @attrs.frozen(kw_only=True)
@@ -26,31 +29,31 @@ class BatchWorkerSpec:
     """How a worker is opened. It is pickled, and has no key: each worker reads the variable ``api_key_env``.
 
     Attributes:
-        configs: The servers.
+        backends: Open the servers.
         limits: Requests at once of this worker by the name of the server.
         options: The options of the batch, with this worker's share of the limits of a minute.
         fingerprint: The identity of the run.
         directory: The journal, to which the worker adds its own part; None for none.
-        airgap: Connect only to loopback and private addresses.
         closed_for: Seconds before its first request, if a minute is limited.
     """
 
-    configs: tuple[BackendConfig, ...]
+    backends: tuple[BackendOpener, ...]
     limits: Mapping[str, int]
     options: BatchOptions
     fingerprint: bytes
     directory: Path | None
-    airgap: bool = False
     closed_for: float = 0.0
 
-    async def open(self) -> BatchWorker:
+    async def open(self, channel: Channel, /) -> BatchWorker:
         """Open the servers and the part of the journal.
 
         Raises:
             BackendError: A configuration is invalid, or a key is missing on this machine.
             BatchJournalError: The part cannot be created.
         """
-        return BatchWorker(self)
+        async with AsyncExitStack() as stack:
+            backends = [await stack.enter_async_context(opener.open()) for opener in self.backends]
+            return BatchWorker(self, backends, channel, stack)
 
 
 class BatchWorker:
@@ -58,24 +61,37 @@ class BatchWorker:
 
     Args:
         spec: How it is opened.
+        backends: The servers.
+        channel: Sends the state of the servers, and receives their pauses.
+        stack: Closes the servers.
     """
 
-    def __init__(self, spec: BatchWorkerSpec) -> None:
+    def __init__(
+        self, spec: BatchWorkerSpec, backends: Sequence[Backend], channel: Channel, stack: AsyncExitStack
+    ) -> None:
         self._spec = spec
-        self._registry = Registry(spec.configs, airgap=spec.airgap)
-        replicas = [Replica(self._registry.resolve(name), limit) for name, limit in spec.limits.items()]
-        self._replicas = Replicas(replicas, lambda _: None)
+        self._channel = channel
+        replicas = [Replica(backend, spec.limits[backend.name]) for backend in backends]
+        self._replicas = Replicas(replicas, self._note_change, self._note_pause)
+        channel.on_note = self._share_pause
         options = spec.options
-        rate_limit = RateLimit(options.requests_per_minute, options.tokens_per_minute, closed_for=spec.closed_for)
+        rate_limit = RateLimit(
+            options.requests_per_minute,
+            options.tokens_per_minute,
+            closed_for=spec.closed_for,
+            on_change=lambda is_waiting: channel.send(RateLimitNote(is_waiting)),
+        )
         self._part = None if spec.directory is None else JournalPart(spec.directory)
         store = None if self._part is None else self._store
         self._asker = Asker(self._replicas, rate_limit, options, BatchReport(), ServedModels(), store)
         self._is_closed = False
+        self._stack = stack.pop_all()
 
     async def answer(self, rows: Sequence[BatchRow]) -> list[BatchAnswer]:
         """Return the answers to rows, in their order. They are in the part of the journal then.
 
         Raises:
+            WorkerUnavailableError: None of its servers answers.
             BackendError: The error of all rows. The other rows of this call are answered, and in the journal.
         """
         if self._is_closed:
@@ -92,8 +108,10 @@ class BatchWorker:
             answer, written = await self._asker.ask(row)
             if written is not None:
                 await written.wait()
-        except Exception:
+        except Exception as error:
             self._asker.stop()
+            if self._replicas.has_failed and isinstance(error, BackendError):
+                raise WorkerUnavailableError(error) from None
             raise
         return answer
 
@@ -101,11 +119,20 @@ class BatchWorker:
         assert self._part is not None, "called with a journal"
         return self._part.write([to_entry(answer.row.digest(self._spec.fingerprint), answer)])
 
+    def _note_change(self, replica: Replica) -> None:
+        self._channel.send(AvailabilityNote(replica.backend.name, replica.error is None))
+
+    def _note_pause(self, replica: Replica, seconds: float, error: BackendError) -> None:
+        self._channel.send(PauseNote((replica.backend.name,), seconds, error))
+
+    def _share_pause(self, note: PauseNote) -> None:
+        self._replicas.share_pause(note.names, note.seconds, note.error)
+
     async def aclose(self) -> None:
         """Cancel the requests, and close the servers and the part. Idempotent."""
         self._is_closed = True
         self._asker.stop()
         await self._replicas.aclose()
-        await self._registry.aclose()
+        await self._stack.aclose()
         if self._part is not None:
             self._part.close()

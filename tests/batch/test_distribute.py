@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -21,15 +21,22 @@ class LocalWorker:
 
     Attributes:
         slot: Its slot.
+        on_note: Gets its notes.
         blocks: The blocks that it has.
+        notes: The notes of the driver.
     """
 
     engine: LocalEngine
     slot: int
+    on_note: Callable[[Any], None]
     host: str = "here"
     blocks: list[Sequence[int]] = attrs.field(factory=list)
     death: asyncio.Future[WorkerDiedError] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
     is_closed: bool = False
+    notes: list[Any] = attrs.field(factory=list)
+
+    def send(self, note: Any, /) -> None:
+        self.notes.append(note)
 
     async def answer(self, items: Sequence[int], /) -> Sequence[int]:
         engine = self.engine
@@ -85,13 +92,13 @@ class LocalEngine:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def start(self, spec: Any, name: str) -> LocalWorker:
+    async def start(self, spec: Any, name: str, on_note: Any) -> LocalWorker:
         self.started_at = asyncio.get_running_loop().time()
         if self.start_errors and (error := self.start_errors.pop(0)) is not None:
             raise error
         assert f"worker {spec[0] + 1}" == name
         self.specs.append(spec)
-        self.workers.append(worker := LocalWorker(self, spec[0]))
+        self.workers.append(worker := LocalWorker(self, spec[0], on_note))
         self.notify()
         return worker
 

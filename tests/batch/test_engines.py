@@ -16,14 +16,14 @@ from typing import Any
 import attrs
 import pytest
 
-from ctxbackends._engines.contract import EngineError, WorkerDiedError, divide
+from ctxbackends._engines.contract import Channel, EngineError, WorkerDiedError, divide
 from ctxbackends._engines.distribute import WorkerDeath
 from ctxbackends._engines.hosting import WorkerHost, decode_outcome
 from ctxbackends._engines.processes import ProcessEngine
 from ctxbackends._engines.ray import RayEngine, describe_death
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
-from tests.engine_workers import CountingServer, Parts, ask, counting_server, driver_process, ids, numbers
+from tests.engine_workers import CountingServer, Parts, ask, counting_server, driver_process, ids, ignore, numbers
 from tests.processes import is_running, kill
 
 ROOT = str(Path(__file__).parents[2])
@@ -57,7 +57,7 @@ async def engine() -> AsyncIterator[ProcessEngine]:
 
 
 async def test_a_worker_answers_blocks_and_raises(engine: ProcessEngine, parts: Parts, server: CountingServer) -> None:
-    worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+    worker = await engine.start(parts.spec(server.url, "a"), "worker 1", ignore)
     blocks = await asyncio.gather(worker.answer(["1", "2"]), worker.answer(["3"]))
     assert (["1=ok", "2=ok"], ["3=ok"]) == tuple(blocks)
     assert ["print=ok"] == await worker.answer(["print"])  # between the messages
@@ -79,7 +79,7 @@ async def test_an_exception_on_opening_ends_the_process(
     engine: ProcessEngine, parts: Parts, server: CountingServer
 ) -> None:
     with pytest.raises(KeyError, match="CTX_TEST_MISSING_KEY"):
-        await engine.start(parts.spec(server.url, "a", key_variable="CTX_TEST_MISSING_KEY"), "worker 1")
+        await engine.start(parts.spec(server.url, "a", key_variable="CTX_TEST_MISSING_KEY"), "worker 1", ignore)
     (worker,) = engine._workers
     assert not is_running(worker.pid)
 
@@ -87,7 +87,7 @@ async def test_an_exception_on_opening_ends_the_process(
 @pytest.mark.posix
 async def test_a_killed_process_is_an_error_of_all_its_blocks_and_the_next(engine: ProcessEngine, parts: Parts) -> None:
     async with counting_server(seconds=60) as server:
-        worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+        worker = await engine.start(parts.spec(server.url, "a"), "worker 1", ignore)
         blocks = [asyncio.ensure_future(worker.answer([item])) for item in ("1", "2")]
         await server.wait_requests(2)
         kill(worker.pid)
@@ -102,7 +102,7 @@ async def test_a_killed_process_is_an_error_of_all_its_blocks_and_the_next(engin
 
 async def test_closing_a_worker_cancels_its_requests(engine: ProcessEngine, parts: Parts) -> None:
     async with counting_server(seconds=60) as server:
-        worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+        worker = await engine.start(parts.spec(server.url, "a"), "worker 1", ignore)
         block = asyncio.ensure_future(worker.answer(["1"]))
         await server.wait_requests(1)
         await worker.aclose()
@@ -113,7 +113,7 @@ async def test_closing_a_worker_cancels_its_requests(engine: ProcessEngine, part
 
 
 async def test_the_versions_must_be_the_same() -> None:
-    outcome = await WorkerHost().open(pickle.dumps(("0.0.1", b"")))
+    outcome = await WorkerHost(ignore).open(pickle.dumps(("0.0.1", b"")))
     with pytest.raises(EngineError, match=r"versions of ctxbackends differ: .*, 0\.0\.1 here; install the same one"):
         decode_outcome(outcome)
 
@@ -216,7 +216,7 @@ async def test_a_directory_that_the_worker_does_not_share(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     spec = SharedDirectory(parts.directory).wrap(parts.spec("http://127.0.0.1:9", "a"))
     with pytest.raises(EngineError) as caught:
-        await attrs.evolve(spec, directory=elsewhere).open()
+        await attrs.evolve(spec, directory=elsewhere).open(Channel(ignore))
     assert (
         f"directory is not shared with the worker on host {socket.gethostname()}: {elsewhere}; "
         "use --journal with a directory that all nodes mount"

@@ -16,7 +16,7 @@ import attrs
 from ctxbackends import BackendConfig, open_backend
 from ctxbackends._engines.backends import BackendOpener
 from ctxbackends._engines.contract import Engine, EngineError, Item, Result, WorkerDiedError, WorkerSpec
-from ctxbackends._engines.hosting import WorkerHost, decode_outcome, encode_items, encode_spec
+from ctxbackends._engines.hosting import WorkerHost, decode_note, decode_outcome, encode_items, encode_note, encode_spec
 from ctxbackends.knowledge import Kind, Outcome, OwnKind, Run, RunOptions, Workers, find_sources
 from tests.knowledge.scripted_model import MODEL, ScriptedModel, completion, decision, line_of
 
@@ -26,9 +26,9 @@ class LocalWorker(Generic[Item, Result]):
 
     host = ""
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: LocalEngine, on_note: Callable[[Any], None]) -> None:
         self._engine = engine
-        self.process = WorkerHost()
+        self.process = WorkerHost(lambda note: on_note(decode_note(note)))
         self.blocks = 0
         self.has_died = False
 
@@ -40,6 +40,9 @@ class LocalWorker(Generic[Item, Result]):
             raise WorkerDiedError("worker ended: killed", settle=0)
         results: Sequence[Result] = decode_outcome(outcome)
         return results
+
+    def send(self, note: Any, /) -> None:
+        self.process.receive(encode_note(note))
 
     async def aclose(self) -> None:
         await self.process.aclose()
@@ -72,11 +75,13 @@ class LocalEngine:
         if workers > self._resources:
             raise EngineError(f"too few CPUs for {workers} workers: {self._resources}; use fewer")
 
-    async def start(self, spec: WorkerSpec[Item, Result], _: str) -> LocalWorker[Item, Result]:
+    async def start(
+        self, spec: WorkerSpec[Item, Result], _: str, on_note: Callable[[Any], None]
+    ) -> LocalWorker[Item, Result]:
         if self._directory is not None:
             spec = attrs.evolve(spec, directory=self._directory)  # type: ignore[misc]  # a SharedSpec
         self.specs.append(encode_spec(spec))
-        worker = LocalWorker[Item, Result](self)
+        worker = LocalWorker[Item, Result](self, on_note)
         self.workers.append(worker)
         decode_outcome(await worker.process.open(self.specs[-1]))
         return worker

@@ -259,6 +259,16 @@ async def test_an_engine_without_resources(serve: Serve, tmp_path: Path) -> None
     assert [] == model.prompts
 
 
+async def test_an_engine_without_resources_is_an_error_before_the_server_is_asked(
+    serve: Serve, tmp_path: Path, refusing_url: str
+) -> None:
+    model = serve(answer)
+    model.url = refusing_url
+    write_documents(tmp_path)
+    with pytest.raises(EngineError, match="too few CPUs"):
+        await propose(model, tmp_path, workers=workers(model, 2, LocalEngine(resources=1)))
+
+
 async def test_a_directory_that_workers_do_not_share(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

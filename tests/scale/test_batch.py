@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from ctxbackends import BackendConfig
+from ctxbackends import BackendConfig, ModelMismatchWarning
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends.batch import BatchAnswer, BatchOptions, BatchRow, run_batch
 from ctxbackends.errors import MissingKeyError
-from tests.batch_server import MODEL, BatchServer, serve_batches
+from tests.batch_server import MODEL, BatchServer, RetryAfter, serve_batches
 from tests.processes import find_descendants, kill
 from tests.scale.cluster import LoopbackCluster
 
@@ -81,6 +81,29 @@ async def test_a_removed_node_and_a_killed_actor_lose_nothing(
     async with run_batch(backend, rows(900), options=options, journal=journal) as run:
         assert expected(900) == texts([answer async for answer in run])
     assert sent == len(server.prompts)
+
+
+async def test_a_retry_after_and_the_warning_of_one_actor_concern_all(
+    cluster: LoopbackCluster, server: BatchServer, tmp_path: Path
+) -> None:
+    """No request arrives in the pause, besides those in flight; the driver issues the warning of both actors once."""
+    pause = RetryAfter(server, workers=2)
+    server.model = "other"
+    with pytest.warns(ModelMismatchWarning) as warnings:
+        async with run_batch(
+            config(server, model_mismatch="warn"),
+            rows(30),
+            engine=RayEngine(cluster.address),
+            workers=2,
+            options=BatchOptions(max_in_flight=2),
+            journal=tmp_path / "journal",
+            on_change=pause.note,
+        ) as run:
+            assert expected(30) == texts([answer async for answer in run])
+    assert [("one",), ()] == pause.states
+    assert 29 == len(pause.waits)
+    assert pause.seconds <= min(pause.waits)
+    assert 1 == len(warnings)
 
 
 @pytest.mark.full

@@ -17,7 +17,7 @@ from ctxbackends._engines.hosting import encode_spec
 from ctxbackends._engines.ray import RayEngine
 from ctxbackends._engines.shared_directory import SharedDirectory
 from ctxbackends.errors import AuthenticationError
-from tests.engine_workers import CountingServer, Parts, ask, counting_server, driver_process, ids, numbers
+from tests.engine_workers import CountingServer, Parts, ask, counting_server, driver_process, ids, ignore, numbers
 from tests.processes import find_descendants, is_running, kill
 from tests.scale.cluster import LoopbackCluster
 from tests.scale.sockets import find_listeners
@@ -32,7 +32,7 @@ async def engine(cluster: LoopbackCluster) -> AsyncIterator[RayEngine]:
 
 async def test_a_worker_answers_blocks_and_raises(engine: RayEngine, parts: Parts, server: CountingServer) -> None:
     await engine.open(1)
-    worker = await engine.start(parts.spec(server.url, "a"), "worker 1")
+    worker = await engine.start(parts.spec(server.url, "a"), "worker 1", ignore)
     blocks = await asyncio.gather(worker.answer(["1", "2"]), worker.answer(["3"]))
     assert (["1=ok", "2=ok"], ["3=ok"]) == tuple(blocks)
     with pytest.raises(AuthenticationError, match="invalid API key") as caught:
@@ -115,7 +115,7 @@ async def test_neither_the_key_nor_an_address_of_the_network(
     spec = directory.wrap(parts.spec(server.url, "a", key_variable=key_variable))
     assert key.encode() not in encode_spec(spec)
     await engine.open(1)
-    worker = await engine.start(spec, "worker 1")
+    worker = await engine.start(spec, "worker 1", ignore)
     await directory.verify(spec, worker.host)
     directory.close()
     assert ["1=ok", "2=ok"] == await worker.answer(["1", "2"])

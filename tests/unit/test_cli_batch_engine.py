@@ -9,7 +9,7 @@ import pytest
 
 from tests.batch_server import BatchServer, serve_batches
 from tests.unit.test_cli import _alone  # noqa: F401  # a fixture
-from tests.unit.test_cli_batch import batch, exists, read_rows, read_texts, write_rows
+from tests.unit.test_cli_batch import batch, exists, read_rows, read_texts, write, write_rows
 
 
 @pytest.fixture
@@ -62,3 +62,17 @@ async def test_more_workers_than_slots(server: BatchServer) -> None:
     assert 1 == result.code
     assert "more workers than requests at once: 5; use 4 workers, or a higher limit" in result.err
     assert [] == server.prompts
+
+
+@pytest.mark.filterwarnings("always::ctxbackends.errors.ModelMismatchWarning")
+async def test_a_warning_of_the_workers_is_printed_once(server: BatchServer) -> None:
+    server.model = "other"
+    backend = f"{{name: gpu, type: vllm, endpoint: '{server.url}', default_model: tiny, model_mismatch: warn}}"
+    write(".ctxrc", f"backends:\n  - {backend}\n")
+    write_rows(Path("in.jsonl"), 10)
+    options = ("--engine", "processes", "--workers", "2", "--max-concurrency", "2")
+    result = await batch(None, "in.jsonl", "-o", "out.jsonl", "--quiet", *options)
+    assert 0 == result.code
+    [line] = result.err.splitlines()
+    assert line.startswith("ctxbackends: warning: ")
+    assert "other" in line

@@ -526,7 +526,7 @@ def test_a_warning_replaces_what_is_drawn_over(attach: Callable[..., Terminals])
     streams = attach()
     display = create_display()
     display.start()
-    _print_warning("ctxbackends", "w")
+    _print_warning("ctxbackends", set(), "w")
     assert ["ctxbackends: warning: w"] == streams.lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
         **values: Any,
     ) -> None:
         from ctxbackends._cli.batch.arguments import open_arguments  # noqa: PLC0415  # help needs none of it
+        from ctxbackends._cli.batch.display import error_events  # noqa: PLC0415  # as above
 
         exit_on_interrupt()
         choices = choose_backends(
@@ -50,7 +52,8 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
             no_wait=no_wait,
         )
         raise_on_interrupt()  # from here on there are files to delete
-        with on_terminate(exit_on_terminate), open_arguments(choices, **values) as arguments:
+        events = error_events() if values["as_json"] else nullcontext()
+        with on_terminate(exit_on_terminate), events, open_arguments(choices, **values) as arguments:
             import asyncio  # noqa: PLC0415  # not loaded before the first line on the terminal
 
             asyncio.run(command(arguments))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -14,10 +15,13 @@ import click
 import msgspec
 
 from ctxbackends._cli.batch.progress import BatchProgress, count_rows, format_row_rate
+from ctxbackends._cli.error_messages import format_error
 from ctxbackends._cli.live_line import LINE, can_redraw, window_size
-from ctxbackends._cli.terminal import print_json, printable
+from ctxbackends._cli.root import current_source
+from ctxbackends._cli.terminal import print_json, printable, wrap
 from ctxbackends._util.text import format_rate, one_line
 from ctxbackends.batch._output import is_stream
+from ctxbackends.errors import BackendError
 
 if TYPE_CHECKING:
     from ctxbackends.batch import BatchAnswer, BatchReport, RowError
@@ -66,7 +70,7 @@ class Output(Protocol):
     def plan(self, rows: int) -> None:
         """Show the number of rows of an input without problems."""
 
-    def stop(self, text: str) -> None:
+    def stop(self, text: str, exit_code: int) -> None:
         """Show how the batch can be continued after a signal."""
 
 
@@ -135,7 +139,7 @@ class TextOutput:
         LINE.erase()
         click.echo(f"{count_rows(rows)}, no problems")
 
-    def stop(self, text: str) -> None:
+    def stop(self, text: str, exit_code: int) -> None:  # noqa: ARG002  # of the protocol
         """Print the line, also with --quiet: it is about an error."""
         LINE.erase()
         self._write(text)
@@ -146,11 +150,7 @@ class TextOutput:
 
     def _write(self, text: str) -> None:
         if sys.stderr is not None:
-            line = one_line(printable(text, err=True))
-            if sys.stderr.isatty():  # lines break between words
-                columns = window_size(sys.stderr)[0]
-                line = textwrap.fill(line, columns, break_on_hyphens=False, break_long_words=False)
-            sys.stderr.write(f"{line}\n")
+            sys.stderr.write(f"{wrap(one_line(printable(text, err=True)), err=True)}\n")
             sys.stderr.flush()
 
 
@@ -257,8 +257,9 @@ class JSONLines:
         """Print the number."""
         self._print("plan", {"rows": rows})
 
-    def stop(self, text: str) -> None:
-        """Print the line on standard error."""
+    def stop(self, text: str, exit_code: int) -> None:
+        """Print the line on standard error, and the event."""
+        _print_error_event("Interrupted", text, exit_code)
         if sys.stderr is not None:
             LINE.erase()
             sys.stderr.write(f"{one_line(printable(text, err=True))}\n")
@@ -267,3 +268,25 @@ class JSONLines:
         LINE.erase()
         print_json({"event": name, **fields})
         sys.stdout.flush()
+
+
+@contextmanager
+def error_events() -> Iterator[None]:
+    """Print the event of the error that ends the command. A wrong usage has none."""
+    try:
+        yield
+    except (click.UsageError, BrokenPipeError):
+        raise
+    except click.ClickException as error:
+        # The error of the batch, for which the one of the command was raised.
+        origin = error.__context__ if isinstance(error.__context__, BackendError) else error
+        _print_error_event(type(origin).__name__, error.format_message(), error.exit_code)
+        raise
+    except (BackendError, OSError) as error:
+        _print_error_event(type(error).__name__, format_error(error, current_source()) or str(error), 1)
+        raise
+
+
+def _print_error_event(error_type: str, message: str, exit_code: int) -> None:
+    print_json({"event": "error", "type": error_type, "message": message, "exit_code": exit_code})
+    sys.stdout.flush()

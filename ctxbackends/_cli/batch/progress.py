@@ -46,6 +46,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
         seconds_left: Estimated seconds to the end; None at the beginning.
         unavailable: Names of the backends that do not answer now.
         paused: Names of the backends that get no requests now, after a Retry-After.
+        is_rate_limited: Whether rows wait for ``--rpm`` or ``--tpm``.
     """
 
     rows: int | None
@@ -59,6 +60,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
     seconds_left: float | None = None
     unavailable: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
+    is_rate_limited: bool = False
 
     def __str__(self) -> str:
         return ", ".join(text for _, text in self._parts())
@@ -82,6 +84,7 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
         parts += [(3, f"{format_duration(self.seconds_left)} left")] if self.seconds_left is not None else []
         parts += [(2, f"waiting for {', '.join(self.unavailable)}")] if self.unavailable else []
         parts += [(2, f"paused by {', '.join(self.paused)}")] if self.paused else []
+        parts += [(2, "waiting for the rate limit")] if self.is_rate_limited else []
         return parts
 
 
@@ -130,4 +133,5 @@ class Meter:
             seconds_left=left,
             unavailable=report.unavailable,
             paused=report.paused,
+            is_rate_limited=report.is_rate_limited,
         )

@@ -81,8 +81,9 @@ async def _run(arguments: BatchArguments, rows: BatchInput, output: Output) -> N
         except asyncio.CancelledError:
             # A second Ctrl-C ends the loop at once, which would print all that was not closed.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-            output.stop(f"interrupted: {_describe_resume(report)}")
-            raise click.exceptions.Exit(TERMINATED if is_terminated() else INTERRUPTED) from None
+            code = TERMINATED if is_terminated() else INTERRUPTED
+            output.stop(f"interrupted: {_describe_resume(report)}", code)
+            raise click.exceptions.Exit(code) from None
         except NoBackendConfiguredError as error:
             if _is_debug():
                 raise
@@ -126,6 +127,7 @@ async def _ask(arguments: BatchArguments, batch: BatchRun, output: Output) -> No
     meter = Meter()
     is_counted = bool(arguments.options["validate"])
     workers = 0 if arguments.engine is None else arguments.engine.workers
+    starting = "" if arguments.engine is None else f"starting {arguments.engine.name} and "
     deaths = 0
 
     def show_deaths() -> None:
@@ -137,7 +139,7 @@ async def _ask(arguments: BatchArguments, batch: BatchRun, output: Output) -> No
     async def show() -> None:
         while True:
             if is_counted and not batch.report.rows:
-                output.phase(f"checking {arguments.name}")
+                output.phase(f"{starting}checking {arguments.name}")
             elif batch.report.workers < workers and not arguments.as_json:
                 output.phase(f"starting {pluralize(workers, 'worker')}")
             else:

@@ -44,20 +44,23 @@ class Workers:
     backend: BackendOpener
 
     @asynccontextmanager
-    async def open(self, max_in_flight: int) -> AsyncIterator[int]:
-        """Open the engine. Yield how many requests may be in flight: never more than the backend sends at once.
+    async def open(self) -> AsyncIterator[None]:
+        """Open the engine. Raises EngineError if it cannot be reached or lacks the resources."""
+        try:
+            await self.engine.open(self.count)
+            yield
+        finally:
+            await self.engine.aclose()
+
+    def limit(self, max_in_flight: int) -> int:
+        """Return how many requests may be in flight: never more than the backend sends at once.
 
         Raises:
-            EngineError: The engine cannot be reached or lacks the resources, or there are more workers than requests
-                at once.
+            EngineError: There are more workers than requests at once.
         """
         max_in_flight = min(max_in_flight, self.backend.max_concurrency or max_in_flight)
         self.divide(max_in_flight)
-        try:
-            await self.engine.open(self.count)
-            yield max_in_flight
-        finally:
-            await self.engine.aclose()
+        return max_in_flight
 
     def divide(self, max_in_flight: int) -> list[int]:
         """Return the share of each worker. Raise EngineError if there are more workers than requests at once."""

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from ctxbackends._client.backend import Backend
+from ctxbackends._engines.contract import Channel
 from ctxbackends.errors import BackendError
 from ctxbackends.knowledge._errors import JournalError
 from ctxbackends.knowledge._extract.activity import Activity, Monitor
@@ -91,7 +92,7 @@ class ExtractionSpec:
     settings: ExtractorSettings
     journal: Path | None
 
-    async def open(self) -> ExtractionWorker:
+    async def open(self, _: Channel, /) -> ExtractionWorker:
         """Open the backend and the journal.
 
         Raises:

@@ -185,11 +185,13 @@ class Ingestion:
 
     async def _iterate_rows(self) -> AsyncGenerator[Row, None]:
         with self._monitor:
-            await self._wait_and_probe()
-            max_in_flight = self._options.max_concurrency or self._status.slots or CONCURRENCY
             async with AsyncExitStack() as stack:
                 if self._workers is not None:  # at once, since the engine may lack the resources
-                    max_in_flight = await stack.enter_async_context(self._workers.open(max_in_flight))
+                    await stack.enter_async_context(self._workers.open())
+                await self._wait_and_probe()
+                max_in_flight = self._options.max_concurrency or self._status.slots or CONCURRENCY
+                if self._workers is not None:
+                    max_in_flight = self._workers.limit(max_in_flight)
                 await self._check_enforcement()
                 budget = await self._prepare_sources()
                 self._extractor = await self._open_extractor(budget, max_in_flight, stack)
