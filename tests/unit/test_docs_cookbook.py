@@ -22,6 +22,7 @@ from tests.programs import DOCS, run_program, sections
 
 RECIPES = sections("cookbook")
 TESTS: dict[str, Callable[..., None]] = {}
+LONGEST = 24  # lines with code, including the imports
 FASTAPI = "Stream into a FastAPI response"  # tests/integrations/test_services_cookbook.py
 
 
@@ -246,6 +247,11 @@ def test_compare_two_models() -> None:
 def test_every_recipe_is_tested() -> None:
     assert RECIPES.keys() == TESTS.keys() | {FASTAPI}
     assert 12 == len(RECIPES)
+
+
+def test_a_recipe_is_short() -> None:
+    lengths = {title: sum(bool(line) for line in recipe.program.splitlines()) for title, recipe in RECIPES.items()}
+    assert {} == {title: length for title, length in lengths.items() if length > LONGEST}
 
 
 def test_the_list_links_to_every_recipe() -> None:
