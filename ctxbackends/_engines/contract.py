@@ -11,8 +11,8 @@ from ctxbackends.errors import BackendError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-ItemContra = TypeVar("ItemContra", contravariant=True)
-ResultCo = TypeVar("ResultCo", covariant=True)
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 SETTLE_SECONDS = 1.0
 """Time for the servers to notice that the connections of a dead process are closed."""
@@ -63,10 +63,10 @@ class Channel:
     on_note: Callable[[Any], None] = lambda _: None
 
 
-class Worker(Protocol[ItemContra, ResultCo]):
+class Worker(Protocol[Item_contra, Result_co]):
     """Answers blocks of items in a separate process."""
 
-    async def answer(self, items: Sequence[ItemContra], /) -> Sequence[ResultCo]:
+    async def answer(self, items: Sequence[Item_contra], /) -> Sequence[Result_co]:
         """Return the results of a block. It is called again while a block is answered.
 
         An exception ends the whole run, so a failure of one item has to be a result.
@@ -81,15 +81,15 @@ class Worker(Protocol[ItemContra, ResultCo]):
         ...
 
 
-class WorkerSpec(Protocol[ItemContra, ResultCo]):
+class WorkerSpec(Protocol[Item_contra, Result_co]):
     """A value from which a worker process creates its worker. It is pickled, and must contain no key."""
 
-    async def open(self, channel: Channel, /) -> Worker[ItemContra, ResultCo]:
+    async def open(self, channel: Channel, /) -> Worker[Item_contra, Result_co]:
         """Create the worker, in its process. An exception ends the whole run."""
         ...
 
 
-class EngineWorker(Protocol[ItemContra, ResultCo]):
+class EngineWorker(Protocol[Item_contra, Result_co]):
     """A worker as the driver sees it.
 
     Attributes:
@@ -98,7 +98,7 @@ class EngineWorker(Protocol[ItemContra, ResultCo]):
 
     host: str
 
-    async def answer(self, items: Sequence[ItemContra], /) -> Sequence[ResultCo]:
+    async def answer(self, items: Sequence[Item_contra], /) -> Sequence[Result_co]:
         """Return the results of a block.
 
         Raises:

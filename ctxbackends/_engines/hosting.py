@@ -1,4 +1,4 @@
-"""Runs a worker inside its process. Blocks, results and exceptions are pickled here: engines only move bytes."""
+"""Runs a worker inside its process. Values are pickled here: engines only move bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WorkerHost:
                     "install the same one on all nodes"
                 )
             self._worker = await pickle.loads(data).open(self._channel)  # noqa: S301  # as above
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # raised by the driver
             return _encode_error(error)
         return _encode(socket.gethostname())
 
@@ -66,7 +66,7 @@ class WorkerHost:
         try:
             assert self._worker is not None
             return _encode(await self._worker.answer(pickle.loads(items)))  # noqa: S301  # as above
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # as above
             return _encode_error(error)
 
     def receive(self, note: bytes) -> None:
@@ -80,7 +80,7 @@ class WorkerHost:
     def _send_warning(self, message: Warning | str, *_: Any, **__: Any) -> None:
         try:
             warning = pickle.loads(pickle.dumps(message))  # noqa: S301  # not all exceptions survive
-        except Exception:
+        except Exception:  # noqa: BLE001  # pickling a foreign object may raise anything
             warning = UserWarning(str(message))
         self._channel.send(WorkerWarning(warning))
 
@@ -137,7 +137,7 @@ def _encode_error(error: Exception) -> bytes:
     try:
         data = pickle.dumps((None, error))
         pickle.loads(data)  # noqa: S301  # the bytes of the line above; not all exceptions survive
-    except Exception:
+    except Exception:  # noqa: BLE001  # as above
         text = f"worker failed: {type(error).__name__}: {error}"
         return pickle.dumps((None, EngineError(text)))
     return data

@@ -108,7 +108,7 @@ class RayEngine:
                 logging_level=logging.CRITICAL,
                 **self._options,
             )
-        except Exception as error:  # also plain ones, such as for a node that did not start in time
+        except Exception as error:  # noqa: BLE001  # also plain ones, such as for a node that did not start in time
             text = " ".join(str(error.__cause__ or error).split())
             advice = "; install the versions of the cluster" if "ersion mismatch" in text else ""
             raise EngineError(f"cannot connect to Ray at {self._address or 'this machine'}: {text}{advice}") from None

@@ -1,4 +1,4 @@
-"""Proves that a directory is the same one for the driver and for a worker, which may run on another machine."""
+"""Proves that the driver and a worker on another machine share a directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Generic
 
 import attrs
 
-from ctxbackends._engines.contract import Channel, EngineError, ItemContra, ResultCo, Worker, WorkerSpec
+from ctxbackends._engines.contract import Channel, EngineError, Item_contra, Result_co, Worker, WorkerSpec
 
 WITHIN_SECONDS = 5.0
 """A network file system shows a new file to other machines after a while."""
@@ -19,7 +19,7 @@ _PROBE_SECONDS = 0.1
 
 
 @attrs.frozen
-class SharedSpec(Generic[ItemContra, ResultCo]):
+class SharedSpec(Generic[Item_contra, Result_co]):
     """The spec of a worker that first proves that it shares the driver's directory.
 
     Attributes:
@@ -30,13 +30,13 @@ class SharedSpec(Generic[ItemContra, ResultCo]):
         option: The option that chooses the directory.
     """
 
-    spec: WorkerSpec[ItemContra, ResultCo]
+    spec: WorkerSpec[Item_contra, Result_co]
     directory: Path
     nonce: str
     reply: str
     option: str
 
-    async def open(self, channel: Channel, /) -> Worker[ItemContra, ResultCo]:
+    async def open(self, channel: Channel, /) -> Worker[Item_contra, Result_co]:
         """Read the driver's file, write one for the driver, and create the worker.
 
         Raises:
@@ -72,13 +72,13 @@ class SharedDirectory:
         self._files = [_path(self._directory, self._nonce)]
         self._files[0].write_text(self._nonce)
 
-    def wrap(self, spec: WorkerSpec[ItemContra, ResultCo]) -> SharedSpec[ItemContra, ResultCo]:
+    def wrap(self, spec: WorkerSpec[Item_contra, Result_co]) -> SharedSpec[Item_contra, Result_co]:
         """Return the spec with the proof."""
         reply = secrets.token_hex(16)
         self._files.append(_path(self._directory, reply))
         return SharedSpec(spec, self._directory, self._nonce, reply, self._option)
 
-    async def verify(self, spec: SharedSpec[ItemContra, ResultCo], host: str) -> None:
+    async def verify(self, spec: SharedSpec[Item_contra, Result_co], host: str) -> None:
         """Read the file of a worker that was started with ``spec``.
 
         Raises:

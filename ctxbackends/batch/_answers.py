@@ -1,4 +1,4 @@
-"""The answer to a row, and its form in the journal: the body of a response in OpenAI's form, which is never changed."""
+"""The answer to a row, and its form in the journal: a response in OpenAI's form, unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forms of a line: OpenAI's batches, Anthropic's batches, and the simple form. Each becomes a row, or an error.
+"""The forms of a line, OpenAI's, Anthropic's and the simple one. Each becomes a row or an error.
 
 Formats: https://platform.openai.com/docs/api-reference/batch/request-input,
 https://platform.claude.com/docs/en/api/creating-message-batches,

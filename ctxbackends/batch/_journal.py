@@ -1,4 +1,4 @@
-"""The journal of a batch: one line of JSON for each answered row, on the disk before the row is reported.
+"""The journal of a batch: a line of JSON for each answered row, on the disk before it is reported.
 
 A journal is a directory. Each process that writes has a file in it, a part.
 """

@@ -1,4 +1,4 @@
-"""Writes the output of a batch from its input and its journal, in the order of the input, whole or not at all."""
+"""Writes the output of a batch from its input and its journal, whole or not at all."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def write_output(
     path: Path,
     *,
     key: Callable[[BatchRow], bytes],
-    format: OutputFormat = "openai",  # noqa: A002
+    format: OutputFormat = "openai",  # noqa: A002  # public
     errors: Path | None = None,
 ) -> OutputCounts:
     """Write the answers of a batch that has ended, in the order of its rows.

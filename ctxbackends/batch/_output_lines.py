@@ -1,4 +1,4 @@
-"""The lines of the output of a batch: OpenAI's shape and the simple one. They copy the JSON of the journal.
+"""The lines of the output of a batch, in OpenAI's shape and the simple one.
 
 Shape of the former: BatchRequestOutput in https://github.com/openai/openai-openapi, and in vLLM's run_batch.py.
 """

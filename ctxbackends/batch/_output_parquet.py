@@ -1,4 +1,4 @@
-"""The output of a batch as a Parquet table, written in row groups. Needs pyarrow, which the extra `ray` installs."""
+"""The output of a batch as a Parquet table. Needs pyarrow, which the extra `ray` installs."""
 
 from __future__ import annotations
 

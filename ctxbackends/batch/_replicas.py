@@ -400,7 +400,7 @@ class Replicas:
                         await replica._wake.wait()
                 except TimeoutError:
                     delay = min(2 * delay, MAX_PROBE_DELAY)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # raised to those that wait
             self._fail(error)
             return
         finally:

@@ -177,7 +177,7 @@ def open_arguments(
 def _parse_schema(value: str | None) -> dict[str, Any] | None:
     if value is None:
         return None
-    from ctxbackends._cli.chat.schema_option import parse_schema  # noqa: PLC0415  # needed only with the option
+    from ctxbackends._cli.chat.schema_option import parse_schema  # needed only with the option
 
     with _as_usage_errors():
         return parse_schema(value)

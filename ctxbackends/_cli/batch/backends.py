@@ -139,7 +139,7 @@ async def _open_all(choices: Sequence[Choice], *, airgap: bool) -> AsyncIterator
 
 
 async def _check_private(backends: Sequence[Any], file: Path) -> None:
-    from ctxbackends.knowledge._privacy.rules import is_private  # noqa: PLC0415  # needed only for private files
+    from ctxbackends.knowledge._privacy.rules import is_private  # needed only for private files
 
     for backend in backends:
         if not await is_private(backend.endpoint):

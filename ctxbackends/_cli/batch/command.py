@@ -40,8 +40,8 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
         no_wait: bool,
         **values: Any,
     ) -> None:
-        from ctxbackends._cli.batch.arguments import open_arguments  # noqa: PLC0415  # help needs none of it
-        from ctxbackends._cli.batch.display import error_events  # noqa: PLC0415  # as above
+        from ctxbackends._cli.batch.arguments import open_arguments  # help needs none of it
+        from ctxbackends._cli.batch.display import error_events
 
         exit_on_interrupt()
         choices = choose_backends(
@@ -54,7 +54,7 @@ def _run_with_arguments(command: Callable[[BatchArguments], Any]) -> Callable[..
         raise_on_interrupt()  # from here on there are files to delete
         events = error_events() if values["as_json"] else nullcontext()
         with on_terminate(exit_on_terminate), events, open_arguments(choices, **values) as arguments:
-            import asyncio  # noqa: PLC0415  # not loaded before the first line on the terminal
+            import asyncio  # not loaded before the first line on the terminal
 
             asyncio.run(command(arguments))
 
@@ -68,7 +68,7 @@ class _Batch(click.Command):
         try:
             return super().parse_args(ctx, [*args])
         except click.NoSuchOption as error:
-            from ctxbackends._cli.chat.model_options import PARSERS  # noqa: PLC0415  # needed only after a mistake
+            from ctxbackends._cli.chat.model_options import PARSERS  # needed only after a mistake
 
             name = error.option_name.lstrip("-").replace("-", "_")
             if name not in PARSERS:
@@ -161,6 +161,6 @@ async def batch(arguments: BatchArguments) -> None:
     CSV file, or - for standard input. A batch that was stopped continues when the same command is run again: rows that
     have an answer are not sent again.
     """
-    from ctxbackends._cli.batch.run import run  # noqa: PLC0415  # not loaded before the first line on the terminal
+    from ctxbackends._cli.batch.run import run  # not loaded before the first line on the terminal
 
     await run(arguments)
