@@ -31,7 +31,8 @@ from ctxbackends.batch._limits import WINDOW, RateLimit
 from ctxbackends.batch._local import ask_here
 from ctxbackends.batch._options import BatchOptions, BatchReport
 from ctxbackends.batch._queue import AnswerQueue
-from ctxbackends.batch._replicas import Replica, Replicas, open_replicas
+from ctxbackends.batch._replica import Replica, open_replicas
+from ctxbackends.batch._replicas import Replicas
 from ctxbackends.batch._rows import BatchRow, encode_deterministic
 from ctxbackends.batch._schema import AnswerSchema
 from ctxbackends.batch._served_models import ServedModels

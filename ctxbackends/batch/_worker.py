@@ -18,7 +18,8 @@ from ctxbackends.batch._board import AvailabilityNote, PauseNote, RateLimitNote
 from ctxbackends.batch._journal import JournalPart, LineGroup
 from ctxbackends.batch._limits import RateLimit
 from ctxbackends.batch._options import BatchOptions, BatchReport
-from ctxbackends.batch._replicas import Replica, Replicas
+from ctxbackends.batch._replica import Replica
+from ctxbackends.batch._replicas import Replicas
 from ctxbackends.batch._rows import BatchRow
 from ctxbackends.batch._served_models import ServedModels
 from ctxbackends.errors import BackendError, ClosedError

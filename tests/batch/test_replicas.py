@@ -17,19 +17,15 @@ from ctxbackends import APIConnectionError, RateLimitError, open_backend
 from ctxbackends._client.server_limits import find_limit, have_same_account
 from ctxbackends.batch._asker import MAX_DEATHS
 from ctxbackends.batch._limits import WINDOW
+from ctxbackends.batch._replica import MAX_DOWN, MAX_IN_FLIGHT, MIN_DOWN, Replica, open_replicas
 from ctxbackends.batch._replicas import (
     FIRST_INTERVAL,
     INTERVAL_DECAY,
-    MAX_DOWN,
-    MAX_IN_FLIGHT,
     MAX_INTERVAL,
     MAX_PAUSE,
     MAX_PROBE_DELAY,
-    MIN_DOWN,
     REPEATED_PAUSE,
-    Replica,
     Replicas,
-    open_replicas,
 )
 from ctxbackends.errors import AuthenticationError, ModelLoadFailedError
 from ctxbackends.testing import FaultServer, faults
