@@ -15,7 +15,7 @@ import pytest
 
 from ctxbackends import Backend, RequestOptions, open_backend
 from ctxbackends._cli.batch.progress import Meter
-from ctxbackends.batch import BatchAnswer, BatchModelError, BatchOptions, BatchReport, BatchRow, _limits, _replicas
+from ctxbackends.batch import BatchAnswer, BatchModelError, BatchOptions, BatchReport, BatchRow, _limits, _replica
 from ctxbackends.batch import run_batch as run
 from ctxbackends.errors import (
     APIConnectionError,
@@ -182,7 +182,7 @@ async def test_a_server_dies_and_comes_back() -> None:
 async def test_all_servers_die_and_the_run_is_resumed(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_replicas, "MIN_DOWN", 0.1)
+    monkeypatch.setattr(_replica, "MIN_DOWN", 0.1)
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(EchoServer()) for _ in range(count)]
         backends = await stack.enter_async_context(opened(*servers))
@@ -269,7 +269,7 @@ async def test_the_proxy_of_a_server_that_starts() -> None:
 
 
 async def test_a_server_that_lists_its_models_but_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_replicas, "MAX_DOWN", 0.5)
+    monkeypatch.setattr(_replica, "MAX_DOWN", 0.5)
     async with EchoServer() as server, opened(server) as backends:
         server.script_of = lambda _: lambda _: [reply(503, b"<html>no upstream</html>")]
         with pytest.raises(BackendError, match="no upstream"):
