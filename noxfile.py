@@ -39,7 +39,7 @@ from tests.nox_installs import (
     test_files_of,
 )
 
-COVERAGE = ROOT / ".nox" / "coverage"
+COVERAGE = ROOT / ".nox" / "coverage-data"
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"

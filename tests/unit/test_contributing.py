@@ -124,7 +124,7 @@ def test_each_requirement_has_one_lowest_version() -> None:
 
 
 def test_git_ignores_what_the_sessions_make() -> None:
-    command = ["git", "check-ignore", ".nox/coverage/data.3.11", "dist/packages", "docs/_build/html"]
+    command = ["git", "check-ignore", ".nox/coverage-data/data.3.11", "dist/packages", "docs/_build/html"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode == 128:
         pytest.skip("not a git checkout")
