@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from benchmark_table import TABLE, read_figures
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-TABLE = Path(__file__).parents[1] / "benchmarks" / "table.md"
 CLIENTS = ("hand-written", "ctxbackends", "openai")
-
-
-def read_figures() -> dict[str, dict[str, str]]:
-    """Return the median of each client, by the measure."""
-    figures: dict[str, dict[str, str]] = {}
-    measure = ""
-    for line in TABLE.read_text("utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| ") and len(cells) > 2:
-            measure = cells[0] or measure
-            figures.setdefault(measure, {})[cells[1]] = cells[2]
-    return figures
 
 
 class Figures(SphinxDirective):

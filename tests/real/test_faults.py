@@ -10,7 +10,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ctxbackends import APIConnectionError, APITimeoutError, LocalServer, StreamInterruptedError, TextDelta
+from ctxbackends import (
+    APIConnectionError,
+    APITimeoutError,
+    LocalServer,
+    RequestOptions,
+    StreamInterruptedError,
+    TextDelta,
+)
 from tests.real.conftest import ServerFactory, over
 
 if sys.platform == "win32":
@@ -81,15 +88,16 @@ async def test_a_terminated_server_hangs_until_the_idle_timeout(own_server: Loca
 
 async def test_a_stopped_process_times_out_with_its_phase(own_server: LocalServer) -> None:
     assert own_server.pid is not None
-    async with over(own_server, idle_timeout=0.7, first_token_timeout=0.7) as backend:
+    async with over(own_server, idle_timeout=0.7) as backend:
         with pytest.raises(APITimeoutError) as exc_info:
             async with backend.stream("Hello", max_tokens=100_000) as stream:
                 async for event in stream:
                     if isinstance(event, TextDelta):
                         os.kill(own_server.pid, signal.SIGSTOP)
         assert exc_info.value.phase == "idle"
+        short = RequestOptions(first_token_timeout=0.7)
         with pytest.raises(APITimeoutError) as exc_info:
-            await backend.complete("Hello", max_tokens=4)
+            await backend.complete("Hello", max_tokens=4, request_options=short)
         assert (exc_info.value.phase, exc_info.value.limit, exc_info.value.key) == (
             "first_token",
             0.7,

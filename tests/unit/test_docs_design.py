@@ -84,7 +84,7 @@ def test_the_tests_of_the_guarantees_exist() -> None:
 
 
 def test_the_figures_are_in_the_table_of_the_benchmarks() -> None:
-    figures = load_extension("benchmark_figures").read_figures()
+    figures = load_extension("benchmark_table").read_figures()
     measures = read("cost").partition("```{figures}\n")[2].partition("\n```")[0].splitlines()
     assert len(measures) >= 5
     for measure in measures:

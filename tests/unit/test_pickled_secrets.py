@@ -195,6 +195,11 @@ def read_in_worker(config: BackendConfig) -> tuple[BackendConfig, str]:
 def test_the_worker_reads_its_own_variables(method: str, variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
+    if method == "forkserver":  # a new one: the one of another test was started without the variables
+        from multiprocessing import forkserver  # noqa: PLC0415  # not on Windows
+
+        server = forkserver.ForkServer()
+        monkeypatch.setattr(forkserver, "connect_to_new_process", server.connect_to_new_process)
     # The worker imports this module, also where the package is installed from a wheel.
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
     config = attrs.evolve(REFERENCES, endpoint="https://${PICKLED_HOST}")

@@ -309,8 +309,8 @@ def _check_order(messages: Sequence[Mapping[str, Any]]) -> None:
             if message.get("tool_call_id") not in open_calls:
                 raise OpenAIProblem(
                     400,
-                    "Invalid parameter: messages with role 'tool' must be a response to a preceding message with "
-                    "'tool_calls'.",
+                    "Invalid parameter: messages with role 'tool' must be a response to a "
+                    "preceeding message with 'tool_calls'.",  # as OpenAI spells it; codespell:ignore preceeding
                     param=f"messages.[{index}].role",
                 )
             open_calls.remove(message["tool_call_id"])
