@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -170,6 +171,19 @@ def test_option_tables_match_the_encoded_requests(type_: str, wire: str, cell: s
     body = encode(type_, wire, **options)
     plain = encode(type_, wire, **{name: value for name, value in options.items() if name in ("messages", "tools")})
     CHECKS.get(cell, check_value)(cell, handling, options, body, plain)
+
+
+def test_a_reason_names_a_format_that_supports_the_option() -> None:
+    named = [
+        (type_, match[1], key)
+        for type_, profile in PROFILES.items()
+        for table in profile.wire_apis.values()
+        for key, support in table.items()
+        if isinstance(support, Unsupported) and (match := re.search(r"\(wire_api: (\w+)\) supports it", support.reason))
+    ]
+    assert named
+    for type_, wire, key in named:
+        assert isinstance(PROFILES[type_].wire_apis[wire][key], Supported), (type_, wire, key)
 
 
 @pytest.mark.parametrize(("type_", "wire"), [(type_, wire) for type_ in PROFILES for wire in PROFILES[type_].wire_apis])
