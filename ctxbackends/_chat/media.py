@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +15,7 @@ _IMAGE_SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF8", "image/gif"),
 )
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two characters or more: C: is a drive of Windows
 
 
 def _detect_media_type(data: bytes) -> str:
@@ -89,8 +91,10 @@ class ImagePart(msgspec.Struct, frozen=True, gc=False, tag="image", omit_default
         """Build a part from a URL that the server fetches, if it supports that, or from a ``data:`` URL.
 
         Raises:
-            ValueError: A ``data:`` URL is invalid, or is not an image.
+            ValueError: It has no scheme, or a ``data:`` URL is invalid or not an image.
         """
+        if not _SCHEME.match(url):
+            raise ValueError(f"not a URL: {url!r:.80}; for a file, use ImagePart.from_bytes(path.read_bytes())")
         return cls(*parse_data_url(url)) if url[:5].lower() == "data:" else cls(url=url)
 
     @property

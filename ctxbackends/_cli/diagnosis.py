@@ -36,7 +36,7 @@ from ctxbackends._util.text import format_size
 from ctxbackends._version import __version__
 from ctxbackends.errors import BackendError
 from ctxbackends.local._known_models import KNOWN_MODELS
-from ctxbackends.local._models import has_server, list_models
+from ctxbackends.local._models import CHAT_ARGUMENTS, has_server, install_command, list_models
 
 _MAX_ADVICE = 3
 
@@ -283,7 +283,7 @@ def _advise(found: Diagnosis) -> Iterator[Advice]:
     if usable:
         option = "" if usable[0].is_default else f"--backend {shlex.quote(usable[0].name)} "
         model = "" if usable[0].status.model else "--model NAME "
-        yield Advice(command=f"ctxbackends chat {option}{model}Hello", reason=f"{usable[0].name} is ready")
+        yield Advice(command=f"ctxbackends chat {option}{model}{CHAT_ARGUMENTS}", reason=f"{usable[0].name} is ready")
         return
     for one in found.backends:
         if one.status.state in ("refused", "loading"):
@@ -294,7 +294,7 @@ def _advise(found: Diagnosis) -> Iterator[Advice]:
     for server in found.servers:
         if server.is_usable:
             yield Advice(command=_setup_command(server), reason=f"use the server at {server.endpoint}")
-            yield Advice(command="ctxbackends chat Hello", reason="talk to it")
+            yield Advice(command=f"ctxbackends chat {CHAT_ARGUMENTS}", reason="talk to it")
             return
     yield from _advise_local_model(found)
 
@@ -309,10 +309,12 @@ def _setup_command(server: FoundServer) -> str:
 
 def _advise_local_model(found: Diagnosis) -> Iterator[Advice]:
     if not found.can_serve:
-        yield Advice(command="pip install 'ctxbackends[llamacpp]'", reason="run models on this machine")
+        yield Advice(command=install_command(), reason="run models on this machine")
     if found.cached_models:
         name = shlex.quote(next(iter(found.cached_models)))
-        yield Advice(command=f"ctxbackends chat --model-path {name} Hello", reason="talk to a model on this machine")
+        yield Advice(
+            command=f"ctxbackends chat --model-path {name} {CHAT_ARGUMENTS}", reason="talk to a model on this machine"
+        )
     else:
         known = KNOWN_MODELS[0]
         yield Advice(

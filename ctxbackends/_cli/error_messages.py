@@ -6,6 +6,7 @@ The advice is about the place where the settings of the backend come from: .ctxr
 from __future__ import annotations
 
 from collections.abc import Callable
+from shlex import quote
 from typing import TypeAlias, TypeVar
 
 from ctxbackends._cli.root import Source, current_source
@@ -130,9 +131,10 @@ def _hint_model(error: ModelNotFoundError, source: Source) -> str:
 def _hint_connection(error: APIConnectionError, source: Source) -> str:
     if source == "model":
         return ""
+    correction = f"ctxbackends config set {quote(error.backend or 'NAME')}.endpoint URL"
     if error.refused:
         corrections = {
-            "file": "correct the endpoint with ctxbackends setup --backend",
+            "file": f"correct the endpoint with {correction}",
             "type": "use --endpoint URL for a server elsewhere",
             "endpoint": "correct --endpoint",
         }
@@ -140,7 +142,7 @@ def _hint_connection(error: APIConnectionError, source: Source) -> str:
     if error.sent:
         return ""
     return {
-        "file": "check the endpoint in .ctxrc; correct it with ctxbackends setup --backend",
+        "file": f"check the endpoint in .ctxrc; correct it with {correction}",
         "type": "check the network connection",
         "endpoint": "check the URL of --endpoint",
     }[source]

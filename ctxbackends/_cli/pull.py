@@ -29,11 +29,11 @@ def pull(name: str, as_json: bool) -> None:
             line.show(f"checking {name}")
             from ctxbackends._util.text import format_size  # after the first line on the terminal
             from ctxbackends.local import pull_model
-            from ctxbackends.local._models import find_cached, find_known, has_server
+            from ctxbackends.local._models import CHAT_ARGUMENTS, find_cached, find_known, has_server, install_command
 
             model = find_known(name)
             was_cached = find_cached(name) is not None
-            path = pull_model(name, on_progress=show_download(line, name))
+            path = pull_model(name, on_progress=show_download(line, name, format_size(model.size)))
     finally:
         signal.signal(signal.SIGTERM, before)
     if as_json:
@@ -42,16 +42,16 @@ def pull(name: str, as_json: bool) -> None:
     verb = "is already at" if was_cached else "was downloaded to"
     click.echo(f"{name} ({format_size(model.size)}, {model.license}) {verb} {path}", err=True)
     if not has_server():
-        click.echo("to serve it, run: pip install 'ctxbackends[llamacpp]'", err=True)
-    click.echo(f"try: ctxbackends chat --model-path {name} 'Hello'", err=True)
+        click.echo(f"to serve it, run: {install_command()}", err=True)
+    click.echo(f"try: ctxbackends chat --model-path {name} {CHAT_ARGUMENTS}", err=True)
 
 
-def show_download(line: Waiting, name: str) -> Callable[[int, int], None]:
+def show_download(line: Waiting, name: str, size: str) -> Callable[[int, int], None]:
     """Return a callback that shows the progress of a download: on one live line, or on plain lines."""
     interval = PlainInterval()
 
     def show(done: int, total: int) -> None:
-        text = f"downloading {name} ({done / 1e6:.0f} of {total / 1e6:.0f} MB)"
+        text = f"downloading {name} ({100 * done // total}% of {size})"  # the bytes are those of the smaller package
         if line.is_live:
             line.show(text)
         elif interval.is_due():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 import msgspec
 
@@ -60,10 +60,21 @@ def _generate(target: Any) -> dict[str, Any]:
     except TypeError as error:
         name = target.__name__ if isinstance(target, type) else f"{target!r:.80}"
         reason = str(error).rpartition("\n")[2]  # before it, the options of msgspec that the SDK does not have
-        raise TypeError(f"cannot create a JSON Schema for {name}: {reason}; {_TYPES_HINT}") from error
+        raise TypeError(f"cannot create a JSON Schema for {name}: {reason}; {_find_hint(target)}") from error
 
 
 _TYPES_HINT = "use an attrs class, dataclass, TypedDict, msgspec Struct, pydantic model or built-in type"
+
+
+def _find_hint(target: Any) -> str:
+    if _contains_pydantic_model(target):
+        return "a pydantic model must be the whole type: wrap this type in a field of one"
+    return _TYPES_HINT
+
+
+def _contains_pydantic_model(target: Any) -> bool:
+    return any(as_pydantic_model(part) is not None or _contains_pydantic_model(part) for part in get_args(target))
+
 
 WRAPPER_KEY = "value"
 

@@ -117,6 +117,8 @@ class UnknownBackendTypeError(ConfigError):
         meant = find_similar(type_name, types, {name: meant for name, meant in _OTHER_TYPES.items() if meant in types})
         listed = ", ".join(types)
         advice = f"choose one of {listed}" if meant is None else f"did you mean {meant}? The types are {listed}"
+        if meant is None and "openai-compatible" in types:
+            advice = f"{advice}; for any other OpenAI-compatible server, use the type openai-compatible"
         super().__init__(f'unknown backend type: "{type_name}"; {advice}', path=path, line=line, key=key)
         self.type_name = type_name
         self.types: tuple[str, ...] = tuple(types)

@@ -7,9 +7,14 @@ To use a cached model, pass its path to ``serve_model(find_model("smollm2"))``, 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shlex
 import shutil
+from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import attrs
 
@@ -21,6 +26,8 @@ from ctxbackends.local._gguf import check_model_file
 from ctxbackends.local._known_models import KNOWN_MODELS, KnownModel
 
 _SUFFIX = ".gguf"
+CHAT_ARGUMENTS = "--max-tokens 60 'What is the capital of France? Answer in one sentence.'"
+"""Arguments of ``ctxbackends chat``: a question that a small model answers, and a limit if it does not stop."""
 
 
 @attrs.frozen(kw_only=True)
@@ -137,11 +144,33 @@ def suggest_local_model() -> str:
     It reads the cache and opens no socket.
     """
     model = KNOWN_MODELS[0]
-    install = "" if has_server() else "pip install 'ctxbackends[llamacpp]', then "
+    install = "" if has_server() else f"{install_command()}, then "
     if find_cached(model.name) is not None:
         return f"to use the small model on this machine, run {install}ctxbackends chat --model-path {model.name}"
     size = format_size(model.size)
     return f"to try a small model on this machine ({size}), run {install}ctxbackends pull {model.name}"
+
+
+def install_command() -> str:
+    """Return the command that adds the llama.cpp server to this installation, from where the package came.
+
+    That is the package index, or else the checkout or the URL that pip and uv record
+    (https://packaging.python.org/en/latest/specifications/direct-url/).
+    """
+    option, requirement = "", "ctxbackends[llamacpp]"
+    try:
+        record = metadata.distribution("ctxbackends").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:  # a copy of the source that is only on the import path
+        record = None
+    if record is not None:
+        origin = json.loads(record)
+        if "dir_info" in origin:
+            option = "-e " if origin["dir_info"].get("editable") else ""
+            requirement = f"{url2pathname(urlsplit(origin['url']).path)}[llamacpp]"
+        else:
+            scheme = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+            requirement = f"{requirement} @ {scheme}{origin['url']}"
+    return f"pip install {option}{shlex.quote(requirement)}"
 
 
 def has_server() -> bool:

@@ -32,7 +32,7 @@ from ctxbackends._util.pickling import NotPicklable
 from ctxbackends.errors import BackendError, ClosedError, ConfigError, LocalServerUnavailableError, ServerDiedError
 from ctxbackends.local._gguf import check_model_file, read_header
 from ctxbackends.local._memory import fit_context
-from ctxbackends.local._models import has_wheel
+from ctxbackends.local._models import has_wheel, install_command
 from ctxbackends.local._options import ServerKeywords, ServerOptions
 from ctxbackends.local._worker import KEY_VARIABLE
 
@@ -41,7 +41,6 @@ SUPERVISED_SECONDS = 1.0
 RELAUNCH_AFTER_SECONDS = 1.0
 LOG_TAIL_LINES = 8
 LOG_TAIL_BYTES = 16 * 1024
-INSTALL_COMMAND = "pip install 'ctxbackends[llamacpp]'"
 _WORKER = Path(__file__).with_name("_worker.py")
 _REAPED_WITHIN = 5.0
 _FOR_WORKER = attrs.filters.exclude("api_key", "environment", "inherit_log")  # arguments are visible to every user
@@ -186,7 +185,7 @@ class LocalServer(NotPicklable):
         executable = shutil.which("llama-server")
         if executable is None:
             raise LocalServerUnavailableError(
-                f"cannot serve {self.model_path}: no llama.cpp server is installed; run {INSTALL_COMMAND}"
+                f"cannot serve {self.model_path}: no llama.cpp server is installed; run {install_command()}"
             )
         command = [executable, "--model", str(self.model_path), "--host", self._options.host, "--alias", self.alias]
         options = self._options

@@ -1,4 +1,4 @@
-"""``nox -s demo``: the main features of the SDK with a real server, step by step."""
+"""``python3 noxfile.py -s demo``: the main features of the SDK with a real server, step by step."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from ctxbackends import (
     tool_of,
 )
 from ctxbackends.local import find_model, list_models, pull_model
+from ctxbackends.local._models import CHAT_ARGUMENTS
 
 MODEL = "smollm2"
 QUESTION = "What is a database? Answer in one sentence."
@@ -76,7 +77,7 @@ class StatusLine:
         self.show(str(progress), progress.state)
 
     def show_download(self, done: int, total: int) -> None:
-        self.show(f"downloading {MODEL}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", 4 * done // total)
+        self.show(f"downloading {MODEL}: {100 * done // total}%", 4 * done // total)
 
     def end(self) -> None:
         if self._last_step is not None and sys.stderr.isatty():
@@ -192,10 +193,12 @@ async def extract_person(backend: Backend, model: str) -> Person:
 def say_what_next(served: ServedModel | None) -> None:
     if served is not None and served.is_noise:
         say("\nThe words are noise, because the weights are random; everything around them is real.")
-    say("\nWith your model:     nox -s demo -- path/to/model.gguf     (or: ctxbackends serve path/to/model.gguf)")
-    say("With your server:    nox -s demo -- --endpoint http://localhost:8000 --type vllm --model NAME")
-    say(f"On the command line: ctxbackends pull {MODEL}  (then: ctxbackends chat --model-path {MODEL} 'Hello')")
-    say("In your project:     ctxbackends setup --backend llamacpp  (writes .ctxrc; then: ctxbackends chat 'Hello')")
+    say("\nWith your model:  python3 noxfile.py -s demo -- path/to/model.gguf")
+    say("With your server: python3 noxfile.py -s demo -- --endpoint http://localhost:8000 --type vllm --model NAME")
+    say("To go on:         pip install '.[cli,llamacpp]'")
+    say(f"                  ctxbackends pull {MODEL}")
+    say(f"                  ctxbackends chat --model-path {MODEL} {CHAT_ARGUMENTS}")
+    say("In your project:  ctxbackends setup --backend llamacpp    (writes .ctxrc)")
 
 
 async def run(arguments: argparse.Namespace, served: ServedModel | None) -> None:
@@ -205,7 +208,9 @@ async def run(arguments: argparse.Namespace, served: ServedModel | None) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="nox -s demo --", description="The main job of ctxbackends on a real server.")
+    parser = argparse.ArgumentParser(
+        prog="python3 noxfile.py -s demo --", description="The main job of ctxbackends on a real server."
+    )
     parser.add_argument("model_path", nargs="?", help=f"a GGUF file to serve; by default {MODEL}, which is downloaded")
     parser.add_argument("--noise", action="store_true", help="use a model with random weights; download nothing")
     parser.add_argument("--endpoint", help="the URL of a running server")

@@ -1,4 +1,4 @@
-"""The demo, as ``nox -s demo`` runs it: on the embedded server, on a model file, and on a server that runs already."""
+"""The demo, as its session runs it: on the embedded server, on a model file, and on a server that runs already."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_demo_with_random_weights() -> None:
         "Person(name=",
         "6. A tool, offered with",
         "The words are noise, because the weights are random",
-        "ctxbackends serve path/to/model.gguf",
+        "python3 noxfile.py -s demo -- path/to/model.gguf",
     ):
         assert expected in result.stdout
 

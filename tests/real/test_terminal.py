@@ -24,6 +24,7 @@ import pytest
 import ctxbackends
 from ctxbackends import LocalServer, LocalServerUnavailableError, open_backend
 from ctxbackends.local import _process as local_server
+from ctxbackends.local._models import install_command
 from ctxbackends.testing import VARIANTS, cached_model
 from tests.real.conftest import wait_for_slots
 from tests.terminals import PseudoTerminal, Screen, environment
@@ -516,7 +517,7 @@ async def test_neither_the_wheel_nor_the_program(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(LocalServerUnavailableError) as exc_info:
         await LocalServer(tiny).start()
-    message = f"cannot serve {tiny}: no llama.cpp server is installed; run pip install 'ctxbackends[llamacpp]'"
+    message = f"cannot serve {tiny}: no llama.cpp server is installed; run {install_command()}"
     assert message == str(exc_info.value)
 
 

@@ -45,6 +45,7 @@ from ctxbackends._profiles.builtin import PROFILES
 from ctxbackends.local import LocalServer
 from ctxbackends.local import _process as server
 from ctxbackends.local import _worker as worker
+from ctxbackends.local._models import install_command
 
 with suppress(ImportError):  # not on Windows
     import fcntl
@@ -55,7 +56,7 @@ KEY = "sk-test-0123456789abcdef"
 LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
 REFUSED_HINT = (
     "  is the server running? start one with ctxbackends serve MODEL.gguf, "
-    "or correct the endpoint with ctxbackends setup --backend\n"
+    "or correct the endpoint with ctxbackends config set local.endpoint URL\n"
 )
 WITHIN = 30.0
 
@@ -962,10 +963,16 @@ def authentication_error(source: str | None) -> errors.AuthenticationError:
             "cut\n  3 characters were received; the answer is incomplete",
         ),
         (errors.StreamInterruptedError("cut"), "cut"),
-        (errors.APIConnectionError("connection refused", refused=True), f"connection refused\n{REFUSED_HINT[:-1]}"),
+        (
+            errors.APIConnectionError("connection refused", refused=True),
+            f"connection refused\n{REFUSED_HINT[:-1].replace('local', 'NAME')}",
+        ),
         (
             errors.APIConnectionError("cannot find the host gpu", permanent=True),
-            "cannot find the host gpu\n  check the endpoint in .ctxrc; correct it with ctxbackends setup --backend",
+            (
+                "cannot find the host gpu\n  check the endpoint in .ctxrc; "
+                "correct it with ctxbackends config set NAME.endpoint URL"
+            ),
         ),
         (errors.APIConnectionError("closed", sent=True), "closed"),
         (
@@ -1566,7 +1573,7 @@ def test_serve_on_a_port_in_use(fake: FakeServer, model: Path) -> None:
 def test_serve_where_no_server_is_installed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide_wheel(monkeypatch)
     monkeypatch.setenv("PATH", "/nowhere")
-    problem = f"cannot serve {model}: no llama.cpp server is installed; run pip install 'ctxbackends[llamacpp]'"
+    problem = f"cannot serve {model}: no llama.cpp server is installed; run {install_command()}"
     assert Result(1, "", f'ctxbackends: backend "serve": {problem}\n') == ctx("serve", str(model))
 
 

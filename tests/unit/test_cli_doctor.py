@@ -19,6 +19,7 @@ from ctxbackends._cli import detection, diagnosis
 from ctxbackends._cli.detection import FoundServer, find_servers, local_endpoints
 from ctxbackends._cli.log_store import LogStore
 from ctxbackends._profiles.builtin import PROFILES
+from ctxbackends.local._models import CHAT_ARGUMENTS, install_command
 from ctxbackends.testing import LMStudioStandIn, OllamaStandIn, OpenAIStandIn
 from tests.conftest import TestServerFactory
 from tests.unit.test_cli import Result, ctx
@@ -234,7 +235,7 @@ async def test_a_server_that_runs_is_the_next_command(known: SetEndpoints) -> No
     assert (
         f"  ctxbackends setup --backend ollama --endpoint {ollama.url} --model qwen3:4b\n"
         f"      use the server at {ollama.url}\n"
-        "  ctxbackends chat Hello\n"
+        f"  ctxbackends chat {CHAT_ARGUMENTS}\n"
     ) in result.out
 
 
@@ -275,7 +276,7 @@ async def test_the_configured_backends_are_asked_with_their_own_keys_only(
     assert f"  ok  one (default): openai at {one.url}\n      ready, gpt-5-mini\n" in result.out
     assert f"  ok  other: openai-compatible at {other.url}\n      ready" in result.out
     assert "  ok  HF_TOKEN is set\n  ok  ONE_KEY is set\n  ok  OPENAI_API_KEY is set\n" in result.out
-    assert "  ctxbackends chat Hello\n      one is ready\n" in result.out
+    assert f"  ctxbackends chat {CHAT_ARGUMENTS}\n      one is ready\n" in result.out
     assert KEY not in result.out + result.err + json.dumps(data)
     assert [unconfigured.url] == [server["endpoint"] for server in data["servers"]]
     assert ["HF_TOKEN", "ONE_KEY", "OPENAI_API_KEY"] == data["set_keys"]
@@ -295,7 +296,7 @@ async def test_a_backend_that_is_not_the_default_is_named(
         result = await doctor()
     assert 0 == result.code
     assert f"  !!  gpu (default): vllm at {refusing_url}\n      refused: connection refused\n" in result.out
-    assert "  ctxbackends chat --backend 'my box' --model NAME Hello\n" in result.out
+    assert f"  ctxbackends chat --backend 'my box' --model NAME {CHAT_ARGUMENTS}\n" in result.out
 
 
 async def test_a_server_that_is_not_up_is_to_be_started(known: SetEndpoints, machine: Path, refusing_url: str) -> None:
@@ -438,7 +439,9 @@ async def test_the_cached_models_and_the_log_are_shown(
     result = await doctor()
     assert "Models on this machine\n  ok  mine (4 kB)\n" in result.out
     assert "Log\n  ok  on\n" in result.out
-    assert "  ctxbackends chat --model-path mine Hello\n      talk to a model on this machine\n" in result.out
+    assert (
+        f"  ctxbackends chat --model-path mine {CHAT_ARGUMENTS}\n      talk to a model on this machine\n" in result.out
+    )
     assert 0 == result.code
     monkeypatch.setattr(diagnosis, "has_server", lambda: False)
     assert 1 == (await doctor()).code
@@ -461,7 +464,7 @@ async def test_a_cache_that_cannot_be_read_is_said(known: SetEndpoints, machine:
 
 async def test_without_llamacpp_it_says_how_to_get_it(known: SetEndpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "has_server", lambda: False)
-    assert "pip install 'ctxbackends[llamacpp]'" == (await diagnose())["next"][0]["command"]
+    assert install_command() == (await diagnose())["next"][0]["command"]
 
 
 async def test_the_other_ctx_is_named(known: SetEndpoints, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def _no_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("source", "hint"),
     [
-        ("file", "check the endpoint in .ctxrc; correct it with ctxbackends setup --backend"),
+        ("file", "check the endpoint in .ctxrc; correct it with ctxbackends config set local.endpoint URL"),
         ("endpoint", "check the URL of --endpoint"),
     ],
 )

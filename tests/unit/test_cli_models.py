@@ -49,10 +49,10 @@ def test_pull(index: ModelIndex, cache: Path) -> None:
     assert (0, "") == (first.code, first.out)
     assert MODEL == path.read_bytes()
     lines = first.err.splitlines()
-    assert lines[0].startswith("downloading small (")
+    assert lines[0] == "downloading small (0% of 300 kB)"
     expected = [
         f"small (300 kB, Apache-2.0) was downloaded to {path}",
-        "try: ctxbackends chat --model-path small 'Hello'",
+        f"try: ctxbackends chat --model-path small {models.CHAT_ARGUMENTS}",
     ]
     assert expected == lines[-2:]
     again = ctx("pull", NAME)
@@ -63,7 +63,7 @@ def test_pull(index: ModelIndex, cache: Path) -> None:
 
 def test_pull_without_a_server(index: ModelIndex, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "has_server", lambda: False)
-    assert "to serve it, run: pip install 'ctxbackends[llamacpp]'" in ctx("pull", NAME).err.splitlines()
+    assert f"to serve it, run: {models.install_command()}" in ctx("pull", NAME).err.splitlines()
 
 
 def test_pull_an_unknown_model(index: ModelIndex, cache: Path) -> None:

@@ -913,7 +913,7 @@ def test_a_name_that_should_be_a_type() -> None:
     error = parse_error("backends:\n- name: local\n")
     assert isinstance(error, UnknownBackendTypeError)
     assert ("local", 2, "backends[0].name") == (error.type_name, error.line, error.key)
-    assert error.problem.endswith("; to use another name, set type")
+    assert error.problem.endswith("use the type openai-compatible; to use another name, set type")
 
 
 def test_a_type_that_looks_like_a_key_is_not_shown() -> None:

@@ -9,7 +9,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -365,12 +367,41 @@ def test_the_advice_for_a_local_model(
     index: ModelIndex, cache: Path, has_server: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "has_server", lambda: has_server)
-    install = "" if has_server else "pip install 'ctxbackends[llamacpp]', then "
+    install = "" if has_server else f"{models.install_command()}, then "
     expected = f"to try a small model on this machine (300 kB), run {install}ctxbackends pull small"
     assert expected == models.suggest_local_model()
     pull_model(NAME)
     expected = f"to use the small model on this machine, run {install}ctxbackends chat --model-path small"
     assert expected == models.suggest_local_model()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (None, "'ctxbackends[llamacpp]'"),
+        ('{"url": "file:///home/ada/my%20code", "dir_info": {}}', "'/home/ada/my code[llamacpp]'"),
+        ('{"url": "file:///src/x", "dir_info": {"editable": true}}', "-e '/src/x[llamacpp]'"),
+        (
+            '{"url": "https://example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "1a2b"}}',
+            "'ctxbackends[llamacpp] @ git+https://example.org/x.git'",
+        ),
+        ('{"url": "file:///x.whl", "archive_info": {}}', "'ctxbackends[llamacpp] @ file:///x.whl'"),
+    ],
+    ids=["index", "checkout", "editable", "git", "wheel"],
+)
+def test_the_install_command(record: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution = SimpleNamespace(read_text={"direct_url.json": record}.__getitem__)
+    monkeypatch.setattr(models.metadata, "distribution", {"ctxbackends": distribution}.__getitem__)
+    assert f"pip install {expected}" == models.install_command()
+
+
+def test_the_install_command_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(models.metadata, "distribution", find_none)
+    assert "pip install 'ctxbackends[llamacpp]'" == models.install_command()
 
 
 @pytest.mark.posix

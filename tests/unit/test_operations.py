@@ -1113,7 +1113,7 @@ def test_the_data_of_an_image_is_not_printed() -> None:
     assert "<1000 bytes>" in repr(ImagePart(b"x" * 1000, "image/x"))
 
 
-IMAGE, REASONING, CALL = ImagePart.from_url("u"), ReasoningPart("r"), ToolCall("c", "f", "{}")
+IMAGE, REASONING, CALL = ImagePart.from_url("https://example.org/u.png"), ReasoningPart("r"), ToolCall("c", "f", "{}")
 RESULT, TEXT = ToolResult("c", "3"), TextPart("t")
 ALLOWED_PARTS: Mapping[str, tuple[Part, ...]] = {
     "system": (TEXT,),
