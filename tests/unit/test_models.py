@@ -392,7 +392,7 @@ def test_the_advice_for_a_local_model(
 )
 def test_the_install_command(record: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     distribution = SimpleNamespace(read_text={"direct_url.json": record}.__getitem__)
-    monkeypatch.setattr(models.metadata, "distribution", {"ctxbackends": distribution}.__getitem__)
+    monkeypatch.setattr(metadata, "distribution", {"ctxbackends": distribution}.__getitem__)
     assert f"pip install {expected}" == models.install_command()
 
 
@@ -400,7 +400,7 @@ def test_the_install_command_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_none(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(models.metadata, "distribution", find_none)
+    monkeypatch.setattr(metadata, "distribution", find_none)
     assert "pip install 'ctxbackends[llamacpp]'" == models.install_command()
 
 
