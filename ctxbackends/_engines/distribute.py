@@ -310,11 +310,12 @@ class _Distribution(Generic[Item, Result]):
 
     async def _start(self, slot: int, generation: int, name: str) -> EngineWorker[Item, Result]:
         spec = self._make_spec(slot, generation)
+        on_note = partial(self._handle_note, slot)
         if self._directory is None:
-            worker = await self._engine.start(spec, name, partial(self._handle_note, slot))
+            worker = await self._engine.start(spec, name, on_note)
         else:
             shared = self._directory.wrap(spec)
-            worker = await self._engine.start(shared, name, partial(self._handle_note, slot))
+            worker = await self._engine.start(shared, name, on_note)
             try:
                 await self._directory.verify(shared, worker.host)
             except BaseException:

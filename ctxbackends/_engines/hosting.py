@@ -35,7 +35,7 @@ class WorkerHost:
     """
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
-        self._channel = Channel(lambda note: send(pickle.dumps(note)))
+        self._channel = Channel(lambda note: send(encode(note)))
         self._worker: Worker[Any, Any] | None = None
         self._calls: set[asyncio.Task[bytes]] = set()
 
@@ -51,7 +51,7 @@ class WorkerHost:
             self._worker = await pickle.loads(data).open(self._channel)  # noqa: S301  # as above
         except Exception as error:  # noqa: BLE001  # raised by the driver
             return _encode_error(error)
-        return _encode(socket.gethostname())
+        return _encode_outcome(socket.gethostname())
 
     async def answer(self, items: bytes) -> bytes:
         """Answer a block. Return the outcome: its results, or the exception."""
@@ -65,13 +65,13 @@ class WorkerHost:
     async def _answer(self, items: bytes) -> bytes:
         try:
             assert self._worker is not None
-            return _encode(await self._worker.answer(pickle.loads(items)))  # noqa: S301  # as above
+            return _encode_outcome(await self._worker.answer(decode(items)))
         except Exception as error:  # noqa: BLE001  # as above
             return _encode_error(error)
 
     def receive(self, note: bytes) -> None:
         """Pass a note of the driver to the worker."""
-        self._channel.on_note(decode_note(note))
+        self._channel.on_note(decode(note))
 
     def forward_warnings(self) -> None:
         """Send the warnings of this process to the driver, instead of printing them, until the process ends."""
@@ -104,19 +104,14 @@ def encode_spec(spec: object) -> bytes:
     return pickle.dumps((__version__, pickle.dumps(spec)))
 
 
-def encode_items(items: object) -> bytes:
-    """Return the bytes for :meth:`WorkerHost.answer`."""
-    return pickle.dumps(items)
+def encode(value: object) -> bytes:
+    """Return the bytes of a block for :meth:`WorkerHost.answer`, or of a note."""
+    return pickle.dumps(value)
 
 
-def encode_note(note: object) -> bytes:
-    """Return the bytes for :meth:`WorkerHost.receive`."""
-    return pickle.dumps(note)
-
-
-def decode_note(note: bytes) -> Any:
-    """Return a note of a worker, or of its driver."""
-    return pickle.loads(note)  # noqa: S301  # from a process that the engine started, or the one that started this
+def decode(data: bytes) -> Any:
+    """Return a block, or a note."""
+    return pickle.loads(data)  # noqa: S301  # from a process that the engine started, or the one that started this
 
 
 def decode_outcome(outcome: bytes) -> Any:
@@ -127,7 +122,7 @@ def decode_outcome(outcome: bytes) -> Any:
     return result
 
 
-def _encode(result: object) -> bytes:
+def _encode_outcome(result: object) -> bytes:
     return pickle.dumps((result, None))
 
 

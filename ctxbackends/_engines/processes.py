@@ -17,15 +17,7 @@ from functools import partial
 from typing import IO, Any, Generic, TypeAlias
 
 from ctxbackends._engines.contract import EngineError, Item, Result, WorkerDiedError, WorkerSpec
-from ctxbackends._engines.hosting import (
-    WorkerHost,
-    decode_note,
-    decode_outcome,
-    encode_items,
-    encode_note,
-    encode_spec,
-    end_process,
-)
+from ctxbackends._engines.hosting import WorkerHost, decode, decode_outcome, encode, encode_spec, end_process
 
 GRACE_SECONDS = 5.0
 """For the worker to close. It is killed then."""
@@ -102,12 +94,12 @@ class ProcessWorker(Generic[Item, Result]):
 
     async def answer(self, items: Sequence[Item], /) -> Sequence[Result]:
         """Return the results of a block."""
-        results: Sequence[Result] = await self._call(_ANSWER, encode_items(items))
+        results: Sequence[Result] = await self._call(_ANSWER, encode(items))
         return results
 
     def send(self, note: Any, /) -> None:
         """Send a note to the worker."""
-        self._writer.send(_NOTE, 0, encode_note(note))
+        self._writer.send(_NOTE, 0, encode(note))
 
     async def aclose(self) -> None:
         """Close the worker, and end its process."""
@@ -156,7 +148,7 @@ class ProcessWorker(Generic[Item, Result]):
 
     def _receive(self, kind: int, number: int, outcome: bytes) -> None:
         if kind == _NOTE:
-            self._on_note(decode_note(outcome))
+            self._on_note(decode(outcome))
             return
         call = self._calls.get(number)
         if call is not None and not call.done():

@@ -25,15 +25,7 @@ from ctxbackends._engines.contract import (
     WorkerSpec,
     WorkerStartError,
 )
-from ctxbackends._engines.hosting import (
-    WorkerHost,
-    decode_note,
-    decode_outcome,
-    encode_items,
-    encode_note,
-    encode_spec,
-    end_process,
-)
+from ctxbackends._engines.hosting import WorkerHost, decode, decode_outcome, encode, encode_spec, end_process
 
 INSTALL_COMMAND = "pip install 'ctxbackends[ray]'"
 GRACE_SECONDS = 5.0
@@ -194,13 +186,13 @@ class RayWorker(Generic[Item, Result]):
 
     async def answer(self, items: Sequence[Item], /) -> Sequence[Result]:
         """Return the results of a block."""
-        results: Sequence[Result] = await self._call("answer", encode_items(items))
+        results: Sequence[Result] = await self._call("answer", encode(items))
         return results
 
     def send(self, note: Any, /) -> None:
         """Send a note to the worker."""
         if self._death is None:
-            self._sending.add(task := asyncio.create_task(self._send(encode_note(note))))
+            self._sending.add(task := asyncio.create_task(self._send(encode(note))))
             task.add_done_callback(self._sending.discard)
 
     async def _send(self, note: bytes) -> None:
@@ -255,7 +247,7 @@ class RayWorker(Generic[Item, Result]):
 
     def _receive(self, notes: Sequence[bytes]) -> None:
         for note in notes:
-            self._on_note(decode_note(note))
+            self._on_note(decode(note))
 
 
 class WorkerActor:

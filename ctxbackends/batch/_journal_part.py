@@ -111,8 +111,7 @@ class LineGroup:
         Raises:
             BatchJournalError: They cannot be written.
         """
-        if not self._is_done.is_set():
-            await self._is_done.wait()
+        await self._is_done.wait()
         if self.error is not None:
             with wrap_errors(self._directory, "write"):
                 raise self.error

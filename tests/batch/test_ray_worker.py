@@ -11,7 +11,7 @@ import pytest
 
 from ctxbackends._engines import ray as ray_engine
 from ctxbackends._engines.contract import Channel
-from ctxbackends._engines.hosting import decode_note, decode_outcome, encode_note, encode_spec
+from ctxbackends._engines.hosting import decode, decode_outcome, encode, encode_spec
 
 
 @attrs.frozen
@@ -70,11 +70,11 @@ async def test_the_answer_to_a_beat_has_the_notes(ended: asyncio.Event, monkeypa
     actor = ray_engine.WorkerActor()
     beat = asyncio.create_task(actor.beat())  # it waits for the first note
     decode_outcome(await actor.open(encode_spec(_NoteSpec())))
-    assert ["opened"] == [decode_note(note) for note in await beat]
-    await actor.receive(encode_note("later"))
+    assert ["opened"] == [decode(note) for note in await beat]
+    await actor.receive(encode("later"))
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("strange", stacklevel=1)
-    notes = [decode_note(note) for note in await actor.beat()]
+    notes = [decode(note) for note in await actor.beat()]
     assert ["later", "strange"] == [str(getattr(note, "warning", note)) for note in notes]
     assert not ended.is_set()

@@ -16,7 +16,7 @@ import attrs
 from ctxbackends import BackendConfig, open_backend
 from ctxbackends._engines.backends import BackendOpener
 from ctxbackends._engines.contract import Engine, EngineError, Item, Result, WorkerDiedError, WorkerSpec
-from ctxbackends._engines.hosting import WorkerHost, decode_note, decode_outcome, encode_items, encode_note, encode_spec
+from ctxbackends._engines.hosting import WorkerHost, decode, decode_outcome, encode, encode_spec
 from ctxbackends.knowledge import Kind, Outcome, OwnKind, Run, RunOptions, Workers, find_sources
 from tests.knowledge.scripted_model import MODEL, ScriptedModel, completion, decision, line_of
 
@@ -28,13 +28,13 @@ class LocalWorker(Generic[Item, Result]):
 
     def __init__(self, engine: LocalEngine, on_note: Callable[[Any], None]) -> None:
         self._engine = engine
-        self.process = WorkerHost(lambda note: on_note(decode_note(note)))
+        self.process = WorkerHost(lambda note: on_note(decode(note)))
         self.blocks = 0
         self.has_died = False
 
     async def answer(self, items: Sequence[Item], /) -> Sequence[Result]:
         self.blocks += 1
-        outcome = await self.process.answer(encode_items(items))
+        outcome = await self.process.answer(encode(items))
         if self.has_died or self._engine.kills(self):
             self.has_died = True
             raise WorkerDiedError("worker ended: killed", settle=0)
@@ -42,7 +42,7 @@ class LocalWorker(Generic[Item, Result]):
         return results
 
     def send(self, note: Any, /) -> None:
-        self.process.receive(encode_note(note))
+        self.process.receive(encode(note))
 
     async def aclose(self) -> None:
         await self.process.aclose()
