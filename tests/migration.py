@@ -11,17 +11,14 @@ import io
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from ctxbackends.testing import Answer, FaultServer, Question, faults
 from ctxbackends.testing._stand_ins.stand_in import StandIn
+from tests.pages import code_blocks, read_page, read_sections
 
-PAGES = Path(__file__).parents[1] / "docs" / "migrate"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 Ask = Callable[[str, bool], Awaitable[object]]
 """Sends one request to a URL, streamed or not, without a retry and with short timeouts."""
 
@@ -55,13 +52,12 @@ def answer(question: Question) -> Answer:
 
 
 def read(page: str) -> str:
-    return (PAGES / f"{page}.md").read_text("utf-8")
+    return read_page(f"migrate/{page}")
 
 
 def sections(page: str) -> dict[str, list[str]]:
     """Return the Python blocks of each section that has some."""
-    _, *parts = SECTION.split(read(page))
-    blocks = {title: BLOCK.findall(text) for title, text in zip(parts[::2], parts[1::2], strict=True)}
+    blocks = {title: code_blocks(text, "python") for title, text in read_sections(f"migrate/{page}").items()}
     return {title: found for title, found in blocks.items() if found}
 
 

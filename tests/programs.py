@@ -6,17 +6,13 @@ In a section, the first Python block is the program and the last text block is i
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable
 from contextlib import redirect_stdout
-from pathlib import Path
 from unittest import mock
 
 import attrs
 
-DOCS = Path(__file__).parents[1] / "docs"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+from tests.pages import BLOCK, read_sections
 
 
 @attrs.frozen
@@ -48,9 +44,10 @@ class Section:
 
 def sections(page: str) -> dict[str, Section]:
     """Return the sections of a page that have a program, by their titles."""
-    _, *parts = SECTION.split((DOCS / f"{page}.md").read_text("utf-8"))
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    found = [Section(title, tuple((match[1], match[2]) for match in BLOCK.finditer(text))) for title, text in pairs]
+    found = [
+        Section(title, tuple((match[1], match[2]) for match in BLOCK.finditer(text)))
+        for title, text in read_sections(page).items()
+    ]
     return {section.title: section for section in found if section.texts("python")}
 
 

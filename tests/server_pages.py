@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ctxbackends import Backend, BackendConfig, open_backend
@@ -14,8 +13,8 @@ from ctxbackends.testing import AnthropicStandIn, FaultServer, LMStudioStandIn, 
 from ctxbackends.testing._fault_server.answers import dump, plain
 from ctxbackends.testing._stand_ins.stand_in import StandIn
 from ctxbackends.testing.faults import ResponseBuilder, Step
+from tests.pages import code_blocks, read_page
 
-DOCS = Path(__file__).parents[1] / "docs"
 KEY = "any-key-of-the-tests"
 PAGES = {"compatible": "openai-compatible"} | {name: name for name in SERVERS if name != "openai-compatible"}
 """The pages, with their types."""
@@ -36,13 +35,11 @@ _ERROR = re.compile(r"^\| (`{1,2}) ?(.+?) ?\1 \| \{class\}`~ctxbackends\.(\w+)` 
 
 
 def read(page: str) -> str:
-    return (DOCS / "servers" / f"{page}.md").read_text("utf-8")
+    return read_page(f"servers/{page}")
 
 
 def first_block(page: str, language: str) -> str:
-    match = re.search(rf"^```{language}\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL)
-    assert match is not None
-    return match[1]
+    return code_blocks(read(page), language)[0]
 
 
 def configured(page: str) -> BackendConfig:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.programs import BLOCK, DOCS
+from tests.pages import code_blocks, read_page
 
 FILES = ("ask.py", "chat.py", "weather.py", "test_weather.py")
-PAGE = (DOCS / "tutorial.md").read_text("utf-8")
+PAGE = read_page("tutorial")
 
 
 def texts(language: str) -> list[str]:
     """Return the code blocks of a language."""
-    return [match[2] for match in BLOCK.finditer(PAGE) if match[1] == language]
+    return code_blocks(PAGE, language)
 
 
 def write_files(directory: Path) -> None:

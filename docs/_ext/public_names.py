@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from exception_tree import walk_exceptions
+from exports import public_names
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
-
-
-def public_names(package: str) -> dict[str, str]:
-    """Return each public name of a package and the module that defines it, from the imports in its ``__init__``."""
-    source = ast.parse(Path(str(import_module(package).__file__)).read_text(encoding="utf-8"))
-    imports = (node for node in ast.walk(source) if isinstance(node, ast.ImportFrom))
-    return {alias.name: str(node.module) for node in imports for alias in node.names if alias.asname == alias.name}
 
 
 class PublicNames(SphinxDirective):

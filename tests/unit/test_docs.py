@@ -21,13 +21,13 @@ from ctxbackends._cli.root import ctx_group, ctxbackends_group
 from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends.testing.plugin import llama_server, tiny_model  # noqa: F401  # fixtures; the checkout has no plugin
 from tests import server_pages
+from tests.pages import BLOCK
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if not {"_build", "changes"} & {*page.parts}),
 ]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What the pages name, and what stands for it here: the addresses are the tiny server's, and the model is its own.
 STAND_INS = ("http://localhost:8080", "http://localhost:8081", "http://localhost:8000", "http://gpu:8000")

@@ -18,7 +18,8 @@ from ctxbackends.testing import Answer, FaultServer, LMStudioStandIn, OllamaStan
 from ctxbackends.testing._stand_ins.compat_openai import embedding_list
 from ctxbackends.testing.faults import Do, ResponseBuilder, Step
 from tests.integrations.stand_in_threads import serve
-from tests.programs import DOCS, run_program, sections
+from tests.pages import read_page
+from tests.programs import run_program, sections
 
 RECIPES = sections("cookbook")
 TESTS: dict[str, Callable[..., None]] = {}
@@ -255,5 +256,5 @@ def test_a_recipe_is_short() -> None:
 
 
 def test_the_list_links_to_every_recipe() -> None:
-    links = re.findall(r"^\d+\. \[.+?\]\(#(.+?)\)", (DOCS / "cookbook.md").read_text("utf-8"), re.MULTILINE)
+    links = re.findall(r"^\d+\. \[.+?\]\(#(.+?)\)", read_page("cookbook"), re.MULTILINE)
     assert [re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-") for title in RECIPES] == links

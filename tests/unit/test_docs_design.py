@@ -15,13 +15,13 @@ import pytest
 from ctxbackends import Backend, open_backend
 from ctxbackends.testing import FaultServer, faults
 from tests.docs_extensions import load_extension
+from tests.pages import read_page
 
 ROOT = Path(__file__).parents[2]
-DESIGN = ROOT / "docs" / "design"
 
 
 def read(page: str) -> str:
-    return (DESIGN / f"{page}.md").read_text("utf-8")
+    return read_page(f"design/{page}")
 
 
 LAYERS = load_extension("import_layers")

@@ -35,6 +35,7 @@ from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends._http.addresses import PRIVATE
 from ctxbackends._http.connector import STALE_SECONDS
 from ctxbackends.testing import Answer, FaultServer, OpenAIStandIn, faults
+from tests.pages import read_page
 
 ROOT = Path(__file__).parents[2]
 ERRORS = re.compile(r"^\| (`{1,2}) ?(.+?) ?\1 (?:\(.*?\) )?\| ", re.MULTILINE)
@@ -42,13 +43,9 @@ GUIDES = ("streaming", "tools", "timeouts", "retries", "concurrency", "embedding
 KEY = "any-key-of-the-tests"
 
 
-def read(page: str) -> str:
-    return (ROOT / "docs" / f"{page}.md").read_text("utf-8")
-
-
 def quotes_of(guide: str) -> set[str]:
     """Return the messages in the table of errors of a guide."""
-    return {match[2] for match in ERRORS.finditer(read(f"guides/{guide}").partition("## If it fails")[2])}
+    return {match[2] for match in ERRORS.finditer(read_page(f"guides/{guide}").partition("## If it fails")[2])}
 
 
 def get_weather(city: str) -> str:
@@ -213,7 +210,7 @@ SERVERS_OWN = {"Context size has been exceeded."}  # the words of llama-server, 
 
 def exceptions_of(message: str) -> set[str]:
     """Return the exceptions that the guides name for a message."""
-    lines = [line for guide in GUIDES for line in read(f"guides/{guide}").splitlines() if line.startswith("| `")]
+    lines = [line for guide in GUIDES for line in read_page(f"guides/{guide}").splitlines() if line.startswith("| `")]
     cells = [line.split(" | ")[1] for line in lines if line.startswith((f"| `{message}`", f"| `` {message} ``"))]
     return {name for cell in cells for name in re.findall(r"`(?:~ctxbackends\.)?(\w+Error)`", cell)}
 
@@ -236,7 +233,9 @@ def test_every_quoted_message_is_tested() -> None:
 
 def defaults_of(guide: str) -> dict[str, str]:
     """Return the rows of a table of settings: the name and the default."""
-    rows = re.findall(r"^\| `(\w+)`.*? \| (.+?) \| ", read(f"guides/{guide}").partition("## Settings")[2], re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)`.*? \| (.+?) \| ", read_page(f"guides/{guide}").partition("## Settings")[2], re.MULTILINE
+    )
     return dict(rows)
 
 
@@ -265,7 +264,7 @@ def test_the_defaults_of_a_tool_loop(function: Callable[..., object]) -> None:
 
 
 def test_the_default_of_retries() -> None:
-    page = read("guides/retries")
+    page = read_page("guides/retries")
     assert f"The default is {retry.MAX_RETRIES} retries, so {retry.MAX_RETRIES + 1} attempts." in page
     assert f"{retry.MAX_RETRIES + 1} in total, or 1 + `max_retries`" in page
     assert (
@@ -278,7 +277,7 @@ def test_the_default_of_retries() -> None:
 
 
 def test_the_networks_of_an_airgap() -> None:
-    page = " ".join(read("guides/security").split())
+    page = " ".join(read_page("guides/security").split())
     assert ", ".join(f"`{network}`" for network in PRIVATE) in page.replace("`::1`, ", "`::1/128`, ")
 
 
@@ -302,7 +301,7 @@ def test_the_defaults_of_a_service() -> None:
 
 def test_every_extra_is_listed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    table = read("install").partition("## Extras")[2].partition("\n## ")[0]
+    table = read_page("install").partition("## Extras")[2].partition("\n## ")[0]
     assert set(project["optional-dependencies"]) == set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE))
     assert 7 == len(project["dependencies"])
     assert "which has seven dependencies" in table
@@ -311,4 +310,4 @@ def test_every_extra_is_listed() -> None:
 def test_the_oldest_python() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     oldest = project["requires-python"].removeprefix(">=")
-    assert f"requires Python {oldest} or newer" in read("install")
+    assert f"requires Python {oldest} or newer" in read_page("install")

@@ -34,9 +34,8 @@ def read(pattern: str) -> str:
 
 def homes_of(package: str) -> dict[str, str]:
     """Return the public names of a package, with the modules that define them relative to it."""
-    source = Path(str(import_module(package).__file__)).read_text("utf-8")
-    found = re.findall(r"^    from (\S+) import (\w+) as \2$", source, re.MULTILINE)
-    return {name: module.removeprefix(f"{package}.") for module, name in found}
+    names = load_extension("exports").public_names(package)
+    return {name: module.removeprefix(f"{package}.") for name, module in names.items()}
 
 
 def documented(package: str) -> Counter[str]:
@@ -116,8 +115,7 @@ def fields_of(kind: Any) -> list[str]:
 def test_each_field_of_an_event_has_a_description(path: str, without: str) -> None:
     module, _, name = path.partition(":")
     kind = getattr(import_module(f"ctxbackends.{module}"), name)
-    section = str(kind.__doc__).partition("Attributes:\n")[2]
-    described = re.findall(r"^ {8}(\w+): \S", section, re.MULTILINE)
+    described = [name for name, text in load_extension("docstrings").read_attributes(kind).items() if text]
     assert sorted(fields_of(kind)) == sorted(described)
     assert {*without.split()} <= {*described}
 

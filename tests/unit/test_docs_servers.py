@@ -34,8 +34,8 @@ from ctxbackends.testing import FaultServer, LMStudioStandIn, OllamaStandIn, Ope
 from ctxbackends.testing._stand_ins.stand_in import StandIn
 from ctxbackends.testing.faults import ResponseBuilder, Step
 from tests.integrations.stand_in_threads import serve
+from tests.pages import DOCS
 from tests.server_pages import (
-    DOCS,
     KEY,
     PAGES,
     STAND_INS,

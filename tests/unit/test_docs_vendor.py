@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,15 @@ from ctxbackends._cli.root import ctxbackends_group
 from ctxbackends._config.reader import parse_ctxrc
 from ctxbackends.testing import OpenAIStandIn
 from tests.integrations.stand_in_threads import serve
-from tests.server_pages import KEY, read
+from tests.pages import code_blocks, read_sections
+from tests.server_pages import KEY
 
-SECTION = re.search(r"^## A vendor without a preset\n(.*?)^## ", read("compatible"), re.MULTILINE | re.DOTALL)
+SECTION = read_sections("servers/compatible")["A vendor without a preset"]
 
 
 def block(language: str) -> str:
-    assert SECTION is not None
-    (text,) = re.findall(rf"^```{language}\n(.*?)^```$", SECTION[1], re.MULTILINE | re.DOTALL)
-    return str(text)
+    (text,) = code_blocks(SECTION, language)
+    return text
 
 
 def entry() -> BackendConfig:
