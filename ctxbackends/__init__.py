@@ -123,6 +123,7 @@ if TYPE_CHECKING or not install(__name__):
     from ctxbackends.errors import NoBackendConfiguredError as NoBackendConfiguredError
     from ctxbackends.errors import NoModelError as NoModelError
     from ctxbackends.errors import NotFoundError as NotFoundError
+    from ctxbackends.errors import NoToolCallError as NoToolCallError
     from ctxbackends.errors import PermissionDeniedError as PermissionDeniedError
     from ctxbackends.errors import RateLimitError as RateLimitError
     from ctxbackends.errors import RedirectError as RedirectError

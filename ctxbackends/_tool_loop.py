@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from ctxbackends._chat.events import OnProgress
 from ctxbackends._chat.messages import Message, Part, ToolCall
-from ctxbackends._chat.requests import ChatOptions, OptionsWithoutTools, Tool, ToolForms
+from ctxbackends._chat.requests import ChatOptions, NamedTool, OptionsWithoutTools, Tool, ToolForms
 from ctxbackends._chat.responses import Completion
 from ctxbackends._chat.tool_runs import (
     RoundEnd,
@@ -34,7 +34,7 @@ from ctxbackends._config.request_options import RequestOptions
 from ctxbackends._tool_results import build_error, build_result
 from ctxbackends._tools import arguments_of, build_tool_choice, build_tools
 from ctxbackends._wire.base import normalize_arguments
-from ctxbackends.errors import StructuredOutputError, ToolRoundsError, UnsupportedOptionError
+from ctxbackends.errors import NoToolCallError, StructuredOutputError, ToolRoundsError, UnsupportedOptionError
 
 MAX_ROUNDS = 10
 _QUOTED = 500  # characters of arguments that are not JSON
@@ -102,6 +102,7 @@ async def run_tools(
 
     Raises:
         ToolRoundsError: The model still called tools in the last round; the error has the conversation.
+        NoToolCallError: ``tool_choice`` requires a call, and the first answer has none.
         TypeError: An argument has the wrong type, a tool has no function, or ``approve`` returned something other than
             a bool.
         ValueError: ``max_rounds`` is less than 1.
@@ -156,6 +157,12 @@ class ToolLoop:
             await emit(RoundStart(number))
             completion = await ask(messages, options)
             messages = (*messages, message_to_send(completion))
+            choice = options.get("tool_choice")
+            if choice not in (None, "auto", "none"):
+                del options["tool_choice"]  # else the model could never answer
+                if not completion.tool_calls and completion.raw_finish_reason != "pause_turn":
+                    tool = choice.name if isinstance(choice, NamedTool) else None
+                    raise NoToolCallError(tool, completion=completion, messages=messages)
             outcomes: Sequence[ToolOutcome] = ()
             is_last = completion.finish_reason != "tool_calls" or not completion.tool_calls
             if not is_last:
@@ -166,8 +173,6 @@ class ToolLoop:
             if is_last and completion.raw_finish_reason != "pause_turn":  # Anthropic's server continues its own tools
                 usage = sum_usage(tuple(rounds))
                 return ToolRun(completion=completion, messages=messages, rounds=tuple(rounds), usage=usage)
-            if options.get("tool_choice") not in (None, "auto", "none"):
-                del options["tool_choice"]  # else the model could never answer
         raise ToolRoundsError(self._max_rounds, messages=messages, rounds=tuple(rounds), usage=sum_usage(tuple(rounds)))
 
     async def _run_calls(self, calls: Sequence[ToolCall], number: int, emit: Emit) -> list[ToolOutcome]:

@@ -30,6 +30,7 @@ class ToolStream:
 
     Raises:
         ToolRoundsError: The model still called tools in the last round.
+        NoToolCallError: ``tool_choice`` requires a call, and the first answer has none.
         BackendError: A request failed.
     """
 
@@ -88,6 +89,7 @@ class ToolStream:
 
         Raises:
             ToolRoundsError: The model still called tools in the last round.
+            NoToolCallError: ``tool_choice`` requires a call, and the first answer has none.
             ClosedError: The stream was left before its end.
             BackendError: A request failed.
         """

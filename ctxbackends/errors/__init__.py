@@ -51,6 +51,7 @@ Names follow the OpenAI and Anthropic SDKs where the meaning is the same::
       * StructuredOutputError
         * IncompleteOutputError
       * ToolRoundsError
+      * NoToolCallError
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ from ctxbackends.errors._server import ModelMismatchError as ModelMismatchError
 from ctxbackends.errors._server import ModelMismatchWarning as ModelMismatchWarning
 from ctxbackends.errors._server import ModelNotFoundError as ModelNotFoundError
 from ctxbackends.errors._server import NotFoundError as NotFoundError
+from ctxbackends.errors._server import NoToolCallError as NoToolCallError
 from ctxbackends.errors._server import PermissionDeniedError as PermissionDeniedError
 from ctxbackends.errors._server import RateLimitError as RateLimitError
 from ctxbackends.errors._server import RedirectError as RedirectError

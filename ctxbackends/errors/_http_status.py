@@ -29,6 +29,7 @@ from ctxbackends.errors._server import (
     ModelDownloadError,
     ModelMismatchError,
     ModelNotFoundError,
+    NoToolCallError,
     RateLimitError,
     ResponseError,
     ServerDiedError,
@@ -64,6 +65,7 @@ _STATUSES: Mapping[type[BackendError], int] = MappingProxyType(
         ServerDiedError: 502,
         StructuredOutputError: 502,
         ToolRoundsError: 502,
+        NoToolCallError: 502,
         # the gateway itself
         ConfigError: 500,
         LocalServerUnavailableError: 500,

@@ -398,6 +398,25 @@ class ToolRoundsError(BackendError):
         self.usage = usage
 
 
+class NoToolCallError(BackendError):
+    """The model called no tool although ``tool_choice`` requires a call.
+
+    Servers may ignore ``tool_choice``: llama-server does if the chat template of the model has no tools.
+
+    Attributes:
+        completion: The answer.
+        messages: The whole conversation, to this answer.
+    """
+
+    def __init__(self, tool: str | None, *, completion: Completion, messages: Sequence[Message]) -> None:
+        required = f"tool_choice requires {tool or 'a call'}"
+        is_truncated = completion.finish_reason == "length"
+        advice = "raise max_tokens" if is_truncated else "use a model with tool support, or leave tool_choice out"
+        super().__init__(f"no tool call in the answer: {required}, finish_reason {completion.finish_reason}; {advice}")
+        self.completion = completion
+        self.messages: tuple[Message, ...] = tuple(messages)
+
+
 class IncompleteOutputError(StructuredOutputError):
     """The model's answer was cut off, so it is not parsed.
 

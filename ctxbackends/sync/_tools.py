@@ -71,6 +71,7 @@ class SyncToolStream(SyncReader[ToolStream, Item]):
 
     Raises:
         ToolRoundsError: The model still called tools in the last round.
+        NoToolCallError: ``tool_choice`` requires a call, and the first answer has none.
         BackendError: A request failed.
     """
 
@@ -79,6 +80,7 @@ class SyncToolStream(SyncReader[ToolStream, Item]):
 
         Raises:
             ToolRoundsError: The model still called tools in the last round.
+            NoToolCallError: ``tool_choice`` requires a call, and the first answer has none.
             ClosedError: The stream was left before its end.
             BackendError: A request failed.
         """

@@ -101,6 +101,11 @@ async def call_for_ever() -> None:
         await run_tools(backend, "Hello", [get_weather], model="gpt-5-mini")
 
 
+async def answer_without_the_call() -> None:
+    async with OpenAIStandIn(answer=lambda _: Answer(text="Sunny.")) as server, open_at(server.url) as backend:
+        await run_tools(backend, "Hello", [get_weather], model="gpt-5-mini", tool_choice="required")
+
+
 async def force_a_tool() -> None:
     async with open_backend("ollama", default_model="qwen3:4b") as backend:
         await backend.complete("Hello", tools=[get_weather], tool_choice="required")
@@ -178,6 +183,8 @@ MESSAGES: dict[str, Callable[[], Awaitable[None]]] = {
     ),
     "no complete response within 600 s; raise timeout to wait longer": expire("total", "timeout", "timeout"),
     "the model still calls tools after 10 rounds; raise max_rounds, or go on with messages": call_for_ever,
+    "no tool call in the answer: tool_choice requires a call, finish_reason stop; "
+    "use a model with tool support, or leave tool_choice out": answer_without_the_call,
     "tool_choice: required: Ollama cannot force a tool call": force_a_tool,
     "response does not match get_weather: Expected `str`, got `int` - at `$.city`": pass_a_number,
     "HTTP 400": fail(faults.context_overflow(), embed=True),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ctxbackends import errors as module
 from ctxbackends._chat.messages import ToolCall
-from ctxbackends._chat.responses import PartialCompletion, Usage
+from ctxbackends._chat.responses import Completion, PartialCompletion, Usage
 from ctxbackends._client.redact import redact
 from ctxbackends.errors import (
     AirgapError,
@@ -51,6 +51,7 @@ from ctxbackends.errors import (
     NoBackendConfiguredError,
     NoModelError,
     NotFoundError,
+    NoToolCallError,
     PermissionDeniedError,
     RateLimitError,
     RedirectError,
@@ -150,6 +151,14 @@ EXAMPLES = [
         ToolRoundsError(3, messages=(), rounds=()),
         "the model still calls tools after 3 rounds; raise max_rounds, or go on with messages",
         id="ToolRoundsError",
+    ),
+    pytest.param(
+        NoToolCallError(
+            None, completion=Completion(text="No.", finish_reason="stop", requested_model="m"), messages=()
+        ),
+        "no tool call in the answer: tool_choice requires a call, finish_reason stop; "
+        "use a model with tool support, or leave tool_choice out",
+        id="NoToolCallError",
     ),
     pytest.param(
         StrictSchemaError("/properties/a", "an array needs items"),

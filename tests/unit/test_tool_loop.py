@@ -22,6 +22,7 @@ from ctxbackends import (
     ImagePart,
     Message,
     NamedTool,
+    NoToolCallError,
     ReasoningPart,
     RoundEnd,
     RoundStart,
@@ -193,6 +194,24 @@ async def test_a_forced_call_is_forced_once(choice: Any, is_streamed: bool) -> N
         await run(is_streamed, backend, "Oslo?", [weather], tool_choice=choice)
     first, second = (question.tool_choice for question in script.questions)
     assert (choice if isinstance(choice, NamedTool) else "required", None) == (first, second)
+
+
+@streamed
+@pytest.mark.parametrize(
+    ("choice", "finish_reason", "problem"),
+    [
+        ("required", "stop", "tool_choice requires a call, finish_reason stop; use a model with tool support"),
+        (NamedTool("weather"), "stop", "tool_choice requires weather, finish_reason stop; use a model with"),
+        ({"type": "any"}, "length", "tool_choice requires a call, finish_reason length; raise max_tokens"),
+    ],
+)
+async def test_a_forced_call_that_is_missing(choice: Any, finish_reason: Any, problem: str, is_streamed: bool) -> None:
+    async with backend_of(lambda _: Answer(text="Sunny.", finish_reason=finish_reason)) as backend:
+        with pytest.raises(NoToolCallError, match=f"no tool call in the answer: {problem}") as exc_info:
+            await run(is_streamed, backend, "Oslo?", [weather], tool_choice=choice)
+        assert "Sunny." == exc_info.value.completion.text == exc_info.value.messages[-1].text
+        result = await run(is_streamed, backend, "Oslo?", [weather], tool_choice="auto")
+    assert ("Sunny.", 1) == (result.text, len(result.rounds))
 
 
 @streamed
