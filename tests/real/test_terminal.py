@@ -540,9 +540,9 @@ def worker_process(tiny: Path, **options: Any) -> subprocess.Popen[bytes]:
 def read_ready(process: subprocess.Popen[bytes]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(b"ready on http://127.0.0.1:"):
+        if ready := re.search(rb"ready on (http://127\.0\.0\.1:\d+)", line):  # llama.cpp may be in the middle of a line
             # llama.cpp ignores an order to stop that comes before its main loop, which answers this request.
-            slots = f"{line.split()[-1].decode()}/slots"
+            slots = f"{ready[1].decode()}/slots"
             with urllib.request.urlopen(slots, timeout=WITHIN) as response:  # noqa: S310  # a loopback address
                 assert 200 == response.status
             return
