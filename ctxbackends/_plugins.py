@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ctxbackends._client.backend import Backend
+from ctxbackends._client.backend import Backend, is_backend
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.backend_types import BackendTypes, find_plugins
 from ctxbackends._http.transport import Transport
@@ -57,7 +57,7 @@ def load_plugin(type_name: str, from_profile: Callable[[Profile], Factory]) -> F
             raise
         except Exception as error:
             raise _broken(plugin, f"{plugin.value} raised {_describe_error(error)}") from error
-        if not isinstance(backend, Backend):
+        if not is_backend(backend):
             raise _broken(plugin, f"{plugin.value} returned {type(backend).__name__} instead of a Backend")
         return backend
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, Unpack, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, TypeGuard, Unpack, runtime_checkable
 
 from ctxbackends._chat.events import OnProgress, StreamEvent
 from ctxbackends._chat.requests import ChatOptions, ResponseFormatForm, ToolForms
@@ -333,12 +333,17 @@ class Backend(Protocol):
         ...
 
 
-def check_backend(backend: object) -> None:
-    """Raise TypeError if ``backend`` is not an async backend.
+def is_backend(value: object) -> TypeGuard[Backend]:
+    """Return whether ``value`` is an async backend.
 
-    ``isinstance()`` would read all its properties.
+    ``isinstance()`` would read all its properties, and since Python 3.12 it rejects a wrapper with ``__getattr__``.
     """
+    return hasattr(value, "complete") and not hasattr(value, "async_backend")
+
+
+def check_backend(backend: object) -> None:
+    """Raise TypeError if ``backend`` is not an async backend."""
     if hasattr(backend, "async_backend"):
         raise TypeError(f"backend must be a Backend, not {type(backend).__name__}; pass its async_backend")
-    if not hasattr(backend, "complete"):
+    if not is_backend(backend):
         raise TypeError(f"backend must be a Backend, not {type(backend).__name__}; Registry.resolve() returns one")

@@ -86,7 +86,7 @@ def run_batch(
         raise BatchError(f"invalid workers: {workers!r}; use a whole number above 0")
     if workers > 1 and engine is None:
         raise BatchError(f"workers without an engine: {workers}; pass engine=ProcessEngine(), or remove workers")
-    several = [backends] if isinstance(backends, BackendConfig | Backend) else [*backends]
+    several = [*backends] if isinstance(backends, Iterable) else [backends]
     configs = tuple(one for one in several if isinstance(one, BackendConfig))
     opened = [one for one in several if not isinstance(one, BackendConfig)]
     for backend in opened:

@@ -11,7 +11,7 @@ from typing import Any, Literal, SupportsIndex, TypeAlias
 import attrs
 
 from ctxbackends._chat.requests import NamedTool
-from ctxbackends._client.backend import Backend
+from ctxbackends._client.backend import Backend, is_backend
 from ctxbackends._config.backend_config import BackendConfig
 from ctxbackends._config.ctxrc_file import find_ctxrc, no_backend_error
 from ctxbackends._registry import Registry
@@ -83,7 +83,7 @@ class BackendReference:
         if isinstance(source, str):
             path = find_ctxrc()
             return cls(source, path and path.absolute())
-        if not isinstance(source, BackendConfig | Backend):
+        if not isinstance(source, BackendConfig) and not is_backend(source):
             raise TypeError(
                 f"backend must be a BackendConfig, a name in .ctxrc or a Backend: {type(source).__name__}; "
                 "pass BackendConfig(name=..., type=...)"

@@ -66,6 +66,22 @@ async def test_every_row_is_answered_once(server: BatchServer) -> None:
     assert {answer.backend for answer in answers.values()} == {"one"}
 
 
+class Wrapper:
+    """A backend that passes everything on."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+async def test_wrapper_of_a_backend(server: BatchServer) -> None:
+    async with opened(server) as backend:
+        wrapper: Any = Wrapper(backend)
+        assert {"r0", "r1"} == {*await collect(wrapper, rows(2))}
+
+
 async def test_figures(server: BatchServer) -> None:
     server.statuses = {"question 3": [(400, {})], "question 5": [(500, {})]}
     async with opened(server) as backend, run_batch(backend, rows(10)) as run:

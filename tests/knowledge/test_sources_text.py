@@ -170,13 +170,13 @@ def test_a_change_is_an_error(tmp_path: Path, new: str) -> None:
 
 def test_a_change_during_the_read_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
-    path.write_text("one\n\n" * 100_000)
+    path.write_text("one\n\n" * 20_000)
     source = TextSource(path)
     source.prepare()
     segments = source.pieces()
     next(segments)
     new = tmp_path / "new.md"  # as editors save
-    new.write_text("two\n\n" + "one\n\n" * 99_999)
+    new.write_text("two\n\n" + "one\n\n" * 19_999)
     new.rename(path)
     with pytest.raises(SourceChangedError):
         list(segments)
@@ -192,13 +192,13 @@ def test_standard_input_is_buffered() -> None:
 def test_a_large_file_is_read_as_a_stream(tmp_path: Path) -> None:
     path = tmp_path / "large.md"
     with path.open("w") as file:
-        for number in range(80_000):
-            file.write(f"Paragraph {number} of a long document, with a few words in it.\n\n")
+        for number in range(20_000):
+            file.write(f"Paragraph {number} of a long document{', with a few words in it' * 10}.\n\n")
     source = TextSource(path)
     tracemalloc.start()
     source.prepare()
     count = sum(1 for _ in source.pieces())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 80_000 == count
+    assert 20_000 == count
     assert peak < path.stat().st_size / 2
