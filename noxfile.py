@@ -236,10 +236,11 @@ def guard(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, the fragments of the changelog, and the files for GitHub."""
+    """Check style and formatting of code and Markdown, the fragments of the changelog, and the files for GitHub."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("rumdl", "check", "--no-cache", ".")
     session.run("python", "-m", "tests.release.fragments")
     session.run("zizmor", "--offline", "--quiet", ".github/workflows")
     forms = sorted(set(Path(".github/ISSUE_TEMPLATE").glob("*.yml")) - {Path(".github/ISSUE_TEMPLATE/config.yml")})
