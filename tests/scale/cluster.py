@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray._private.node as node_module
+from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
 
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "metrics_export_port", "runtime_env_agent_port")
@@ -41,6 +42,7 @@ class LoopbackCluster:
     def __enter__(self) -> Self:
         # Not tmp_path: the paths of Unix sockets are short.
         self.directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+        Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # there the head node writes its address all the same
         self._cluster = Cluster()
         self.add_node(CPUS)
         return self
