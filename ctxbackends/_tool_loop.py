@@ -157,10 +157,11 @@ class ToolLoop:
             await emit(RoundStart(number))
             completion = await ask(messages, options)
             messages = (*messages, message_to_send(completion))
+            is_paused = completion.raw_finish_reason == "pause_turn"  # Anthropic's server continues its own tools
             choice = options.get("tool_choice")
             if choice not in (None, "auto", "none"):
                 del options["tool_choice"]  # else the model could never answer
-                if not completion.tool_calls and completion.raw_finish_reason != "pause_turn":
+                if not completion.tool_calls and not is_paused:
                     tool = choice.name if isinstance(choice, NamedTool) else None
                     raise NoToolCallError(tool, completion=completion, messages=messages)
             outcomes: Sequence[ToolOutcome] = ()
@@ -170,7 +171,7 @@ class ToolLoop:
                 messages = (*messages, Message("tool", tuple(outcome.result for outcome in outcomes)))
             rounds.append(ToolRound(completion=completion, outcomes=tuple(outcomes)))
             await emit(RoundEnd(rounds[-1]))
-            if is_last and completion.raw_finish_reason != "pause_turn":  # Anthropic's server continues its own tools
+            if is_last and not is_paused:
                 usage = sum_usage(tuple(rounds))
                 return ToolRun(completion=completion, messages=messages, rounds=tuple(rounds), usage=usage)
         raise ToolRoundsError(self._max_rounds, messages=messages, rounds=tuple(rounds), usage=sum_usage(tuple(rounds)))

@@ -333,17 +333,23 @@ class Backend(Protocol):
         ...
 
 
-def is_backend(value: object) -> TypeGuard[Backend]:
-    """Return whether ``value`` is an async backend.
+_MEMBERS = (*Backend.__annotations__, *(name for name in vars(Backend) if not name.startswith("_")))
 
-    ``isinstance()`` would read all its properties, and since Python 3.12 it rejects a wrapper with ``__getattr__``.
+
+def is_backend(value: object) -> TypeGuard[Backend]:
+    """Return whether ``value`` has all members of a backend.
+
+    Since Python 3.12, ``isinstance()`` does not find the members that a wrapper has through ``__getattr__``.
     """
-    return hasattr(value, "complete") and not hasattr(value, "async_backend")
+    return all(hasattr(value, name) for name in _MEMBERS)
 
 
 def check_backend(backend: object) -> None:
-    """Raise TypeError if ``backend`` is not an async backend."""
+    """Raise TypeError if ``backend`` is not an async backend.
+
+    :func:`is_backend` would read all its properties.
+    """
     if hasattr(backend, "async_backend"):
         raise TypeError(f"backend must be a Backend, not {type(backend).__name__}; pass its async_backend")
-    if not is_backend(backend):
+    if not hasattr(backend, "complete"):
         raise TypeError(f"backend must be a Backend, not {type(backend).__name__}; Registry.resolve() returns one")

@@ -195,6 +195,11 @@ def test_a_ctxrc_may_have_the_type_of_a_plug_in(install: Install, tmp_path: Path
         ("P = 3", "broken_plugin:P", "broken_plugin:P is neither a Profile nor a factory: int"),
         ("def P(): pass", "broken_plugin:P", "broken_plugin:P raised TypeError: P() takes 0 positional arguments"),
         ("def P(config, transport): return 3", "broken_plugin:P", "returned int instead of a Backend"),
+        (
+            "class Half: complete = stream = None\ndef P(config, transport): return Half()",
+            "broken_plugin:P",
+            "returned Half instead of a Backend",
+        ),
     ],
 )
 def test_a_broken_plug_in_is_an_error_of_its_type_alone(
